@@ -1,0 +1,1 @@
+"""The service: it pulls experiments from the queue, gives runs devices, and watches workers."""

@@ -1,0 +1,227 @@
+"""Following live attempts: take in their events, ask them to stop, end them when they are over."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+from ftd.clock import monotonic, now
+from ftd.config import Config
+from ftd.daemon.evidence import Alive, Blocked, Over, examine
+from ftd.daemon.launch import Launcher
+from ftd.daemon.log import Log
+from ftd.daemon.retry import decide
+from ftd.files import seal_json
+from ftd.layout import Home
+from ftd.ledger import execution, wishes
+from ftd.ledger.db import Ledger
+from ftd.ledger.execution import Ending, LiveAttempt
+from ftd.ledger.ingest import ingest
+from ftd.process import age_s, kill_session, open_pidfd, send_signal
+from ftd.protocol import CHECKPOINTS, EVENTS, LOG, STOP, Result
+from ftd.states import Outcome, RunState
+
+GRACE_PER_CHECKPOINT = 3  # the grace is at least this many times the slowest checkpoint
+LINGER_S = 30.0  # a worker that sealed its result has this long to exit
+
+
+class Attempts:
+    """The live attempts of one home, whoever launched their workers."""
+
+    def __init__(
+        self, home: Home, ledger: Ledger, config: Config, launcher: Launcher, log: Log
+    ) -> None:
+        self._home = home
+        self._ledger = ledger
+        self._config = config
+        self._launcher = launcher
+        self._log = log
+        self._asked_at: dict[int, float] = {}  # attempt id -> when we saw its stop request
+        self._sealed_at: dict[int, float] = {}
+        self._blocked: set[int] = set()
+        self._pidfds: dict[int, int] = {}
+        self.num_failed = 0  # runs that came to failed since we started
+
+    def follow(self) -> list[LiveAttempt]:
+        """Look at every live attempt once; those that still live."""
+        attempts = execution.live_attempts(self._ledger)
+        self._take_in_events(attempts)
+        return [attempt for attempt in attempts if not self._look(attempt)]
+
+    def pidfds(self) -> list[int]:
+        """Descriptors that become readable when a worker ends."""
+        return list(self._pidfds.values())
+
+    def adopt(self) -> None:
+        """Say which workers of an earlier daemon are still at work."""
+        for attempt in execution.live_attempts(self._ledger):
+            found = self._examine(attempt)
+            if isinstance(found, Alive):
+                self._log.info("adopted", run=f"r{attempt.run_id}", pid=found.identity.pid)
+                with self._ledger.transaction():
+                    execution.record(
+                        self._ledger, "adopted", run=attempt.run_id, attempt=attempt.number
+                    )
+
+    def _take_in_events(self, attempts: list[LiveAttempt]) -> None:
+        grown = []
+        for attempt in attempts:
+            stream = self._directory(attempt) / EVENTS
+            try:
+                if stream.stat().st_size > attempt.events_offset:
+                    grown.append((attempt, stream))
+            except FileNotFoundError:
+                continue
+        if grown:
+            with self._ledger.transaction():  # one commit for all of them
+                for attempt, stream in grown:
+                    ingest(self._ledger, attempt.id, stream)
+
+    def _look(self, attempt: LiveAttempt) -> bool:
+        """Whether the attempt is over (and was ended)."""
+        found = self._examine(attempt)
+        match found:
+            case Alive():
+                self._watch(attempt, found)
+                self._stop_if_wished(attempt, found)
+                return False
+            case Blocked():
+                if attempt.id not in self._blocked:
+                    self._blocked.add(attempt.id)
+                    self._log.warning(
+                        "a process left behind by the worker holds the run's lock",
+                        run=f"r{attempt.run_id}",
+                        lock=str(self._home.run_lock(attempt.run_id)),
+                    )
+                return False
+            case Over():
+                self._end(attempt, found)
+                return True
+
+    def _examine(self, attempt: LiveAttempt) -> Alive | Over | Blocked:
+        lock = self._home.run_lock(attempt.run_id)
+        return examine(self._directory(attempt), lock, attempt.identity)
+
+    def _watch(self, attempt: LiveAttempt, found: Alive) -> None:
+        if attempt.id not in self._pidfds:
+            descriptor = open_pidfd(found.identity)
+            if descriptor is not None:
+                self._pidfds[attempt.id] = descriptor
+        if found.sealed:
+            since = self._sealed_at.setdefault(attempt.id, monotonic())
+            if monotonic() - since > LINGER_S:
+                self._log.warning("sealed its result but does not exit", run=f"r{attempt.run_id}")
+                kill_session(found.identity)
+
+    def _stop_if_wished(self, attempt: LiveAttempt, found: Alive) -> None:
+        if attempt.stop_requested_at is None:
+            why = self._why_stop(attempt, found)
+            if why is None:
+                return
+            seal_json(self._directory(attempt) / STOP, {"why": why, "at": now()})
+            execution.record_stop(self._ledger, attempt.id, why)
+            self._log.info("asked to checkpoint and leave", run=f"r{attempt.run_id}", why=why)
+        if attempt.id not in self._asked_at:
+            self._asked_at[attempt.id] = monotonic()
+            send_signal(found.identity, signal.SIGTERM)
+            return
+        late = monotonic() - self._asked_at[attempt.id] > self._grace_s(attempt)
+        if late and kill_session(found.identity):
+            self._log.warning("did not leave in time: killed", run=f"r{attempt.run_id}")
+
+    def _why_stop(self, attempt: LiveAttempt, found: Alive) -> str | None:
+        if not attempt.wanted:
+            return "hold" if attempt.held else "cancel"
+        limit = attempt.time_limit_s
+        if limit is not None and age_s(found.identity) > limit:
+            return "time_limit"
+        return None
+
+    def _grace_s(self, attempt: LiveAttempt) -> float:
+        measured = execution.checkpoint_s(self._ledger, attempt.run_id)
+        return max(self._config.stop.grace_s, GRACE_PER_CHECKPOINT * measured)
+
+    def _end(self, attempt: LiveAttempt, over: Over) -> None:
+        directory = self._directory(attempt)
+        status = self._launcher.exit_status(attempt.identity) if attempt.identity else None
+        ingest(self._ledger, attempt.id, directory / EVENTS)
+        outcome, error = _outcome(attempt, over, status, directory)
+        decision = decide(
+            outcome,
+            num_failures=attempt.num_failures,
+            progressed=execution.progressed(self._ledger, attempt.id),
+            retries=self._config.retries,
+        )
+        ending = Ending(
+            outcome=outcome,
+            next_state=decision.state,
+            result=over.result,
+            error=error,
+            exit_status=status,
+            not_before=now() + decision.wait_s if decision.wait_s else None,
+            num_failures=decision.num_failures,
+        )
+        state = execution.end_attempt(self._ledger, attempt, ending)
+        self._forget(attempt)
+        say = self._log.info if outcome == Outcome.COMPLETED else self._log.warning
+        say("ended", run=f"r{attempt.run_id}", outcome=outcome, state=state, error=error)
+        if state == RunState.FAILED:
+            self.num_failed += 1
+        if state == RunState.DONE:
+            self._drop_checkpoints(attempt.run_id)
+        else:
+            self._break_circuit(attempt.run_id)
+
+    def _break_circuit(self, run_id: int) -> None:
+        """Hold the experiments whose runs fail one after the other as soon as they start."""
+        breaker = self._config.breaker
+        for experiment in execution.quick_failures(
+            self._ledger, run_id, breaker.failures, breaker.quick_s
+        ):
+            why = f"{breaker.failures} quick failures in a row; 'ftd release e{experiment}' goes on"
+            held = wishes.hold_unfinished(self._ledger, experiment, who="circuit breaker", why=why)
+            if held:
+                self._log.warning("held", experiment=f"e{experiment}", runs=len(held), why=why)
+
+    def _drop_checkpoints(self, run_id: int) -> None:
+        """A finished run is known by its artifacts; nobody will resume it."""
+        for folder in (self._home.run(run_id) / "attempts").glob(f"*/{CHECKPOINTS}"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _forget(self, attempt: LiveAttempt) -> None:
+        for seen in (self._asked_at, self._sealed_at):
+            seen.pop(attempt.id, None)
+        self._blocked.discard(attempt.id)
+        descriptor = self._pidfds.pop(attempt.id, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _directory(self, attempt: LiveAttempt) -> Path:
+        return self._home.attempt(attempt.run_id, attempt.number)
+
+
+def _outcome(
+    attempt: LiveAttempt, over: Over, status: int | None, directory: Path
+) -> tuple[Outcome, str | None]:
+    """How an attempt ended, and one line about it."""
+    log = directory / LOG
+    if over.result is not None:
+        return _told(attempt, over.result)
+    if over.damaged:
+        return Outcome.FAILED, f"its result file is damaged; see {log}"
+    if attempt.stop_requested_at is not None:
+        late = "was stopped before it could save; the last checkpoint counts"
+        return (Outcome.TIMED_OUT if attempt.stop_why == "time_limit" else Outcome.STOPPED), late
+    if status is not None and status < 0:
+        return Outcome.KILLED, f"killed by {signal.Signals(-status).name}"
+    if status:
+        return Outcome.FAILED, f"the worker ended with status {status}; see {log}"
+    return Outcome.LOST, "the worker is gone and left no result"
+
+
+def _told(attempt: LiveAttempt, result: Result) -> tuple[Outcome, str | None]:
+    if result.outcome == Outcome.STOPPED and result.why == "time_limit":
+        return Outcome.TIMED_OUT, f"over its time limit of {attempt.time_limit_s:g} s"
+    return result.outcome, result.error

@@ -1,0 +1,73 @@
+"""What became of an attempt's worker, from evidence alone.  Nothing expires by the clock.
+
+Order of evidence: a sealed result, the process, the run's lock.  Only when all are silent is the
+attempt over without a result, and then the attempt is revoked under the run's lock, so that a late
+worker of it can never start.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ftd.files import read_json, seal_json, try_lock
+from ftd.process import Identity, alive
+from ftd.protocol import RESULT, REVOKED, WORKER, Result
+
+
+@dataclass(frozen=True)
+class Alive:
+    """The worker's process runs; `sealed` says that its result is there already."""
+
+    identity: Identity
+    sealed: bool
+
+
+@dataclass(frozen=True)
+class Over:
+    """The worker is gone for good, with its `result` or without one."""
+
+    result: Result | None
+    damaged: bool = False
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """The worker is gone, but something it started still holds the run's lock."""
+
+
+def examine(directory: Path, run_lock: Path, recorded: Identity | None) -> Alive | Over | Blocked:
+    """Look at an attempt's `directory`; `recorded` is who the ledger says its worker is."""
+    said = read_json(directory / WORKER)
+    for identity in (recorded, Identity.from_json(said)):
+        if identity is not None and alive(identity):
+            return Alive(identity, sealed=(directory / RESULT).exists())
+    lock = _lock(run_lock)
+    if lock is None:
+        return Blocked()
+    try:
+        if not (directory / RESULT).exists():
+            _revoke(directory)
+            return Over(None)
+        return _sealed_result(directory)
+    finally:
+        os.close(lock)
+
+
+def _lock(path: Path) -> int | None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return try_lock(path)
+
+
+def _revoke(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    if not (directory / REVOKED).exists():
+        seal_json(directory / REVOKED, {"why": "its worker was gone"})
+
+
+def _sealed_result(directory: Path) -> Over:
+    try:
+        return Over(Result.from_json(read_json(directory / RESULT) or {}))
+    except (TypeError, KeyError, ValueError):
+        return Over(None, damaged=True)

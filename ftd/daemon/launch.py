@@ -1,0 +1,82 @@
+"""Starting workers: one interface, so that something else than a local process may follow."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from ftd.process import Identity, identity_of
+from ftd.protocol import LOG, Order
+
+# What a worker may inherit; the rest of the daemon's environment (tokens, shells' settings) stays.
+KEPT = frozenset(
+    {"PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV"}
+)
+KEPT_PREFIXES = (
+    "LC_", "XDG_", "TORCH_", "HF_", "ATEN_", "ONEDNN_", "DNNL_", "KMP_", "NVIDIA_", "FTD_",
+)  # fmt: skip
+
+
+class Launcher(Protocol):
+    """Starts the worker of an attempt and knows how it ended, as far as that can be known."""
+
+    def launch(self, directory: Path, order: Order, device_lock: int) -> Identity | None:
+        """Start a worker; its identity, None if it ended at once.  Raises OSError if it cannot."""
+
+    def exit_status(self, identity: Identity) -> int | None:
+        """Exit status (negative: signal) of a worker launched here that has ended, else None."""
+
+
+class LocalLauncher:
+    """Workers as processes of this machine, each leading its own session."""
+
+    def __init__(self) -> None:
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+
+    def launch(self, directory: Path, order: Order, device_lock: int) -> Identity | None:
+        with (directory / LOG).open("ab") as log:
+            child = subprocess.Popen(
+                # -P: a folder called jobs where we happen to stand must not shadow ours.
+                [sys.executable, "-P", "-m", "ftd.worker", str(directory)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=directory,
+                env=environment(os.environ, order),
+                start_new_session=True,
+                pass_fds=(device_lock,),
+            )
+        self._children[child.pid] = child
+        return identity_of(child.pid)
+
+    def exit_status(self, identity: Identity) -> int | None:
+        child = self._children.get(identity.pid)
+        if child is None:
+            return None
+        status = child.poll()
+        if status is not None:
+            del self._children[identity.pid]
+        return status
+
+
+def environment(inherited: Mapping[str, str], order: Order) -> dict[str, str]:
+    """A worker's environment: what may be inherited, its one device, its threads."""
+    kept = {
+        name: value
+        for name, value in inherited.items()
+        if name in KEPT or name.startswith(KEPT_PREFIXES)
+    }
+    threads = str(order.threads)
+    return kept | {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": order.device_id if order.device_kind == "gpu" else "",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic matrix products
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONHASHSEED": "0",
+    }

@@ -1,0 +1,239 @@
+"""The daemon's loop: pull, follow, stop, schedule, launch; then sleep until something happens."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+
+from ftd.clock import now
+from ftd.config import Config, load
+from ftd.daemon import presence, wake
+from ftd.daemon.attempts import Attempts
+from ftd.daemon.devices import Devices, Seen
+from ftd.daemon.launch import LocalLauncher
+from ftd.daemon.log import Log
+from ftd.daemon.queue import Queue
+from ftd.daemon.scheduler import assignments
+from ftd.files import seal_json
+from ftd.layout import Home
+from ftd.ledger import execution, inventory, reads, wishes
+from ftd.ledger.db import Ledger, PassingTrouble, open_ledger, upgrade
+from ftd.ledger.execution import Ending, LiveAttempt
+from ftd.protocol import ORDER, Order
+from ftd.states import Outcome, RunState
+
+IDLE_S = 10.0  # between two looks when nothing runs or waits; a wake-up comes at once anyway
+WAITING_S = 3.0  # when runs wait for a device that somebody else uses
+TROUBLE_S = 5.0
+
+
+def serve(home: Home, *, until_idle: bool, json_log: bool) -> int:
+    """Be the daemon of `home` until SIGTERM or SIGINT, or until nothing is left to do.
+
+    Workers go on when the daemon leaves; the next one adopts them.  Returns 1 when `until_idle`
+    and a run failed meanwhile, else 0.  Raises DaemonRunning, ConfigError, LedgerError.
+    """
+    config = load(home)
+    open_ledger_if_new(home)
+    lock = presence.claim(home)
+    log = Log(home, json_lines=json_log)
+    try:
+        for name in upgrade(home):
+            log.info("upgraded the ledger", migration=name)
+        ledger = open_ledger(home)
+        try:
+            return _Service(home, config, ledger, log).run(until_idle=until_idle)
+        finally:
+            ledger.close()
+    finally:
+        log.close()
+        home.daemon_identity.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def open_ledger_if_new(home: Home) -> None:
+    """Make home and ledger where there is none yet; an existing ledger is left as it is."""
+    if not home.ledger.exists():
+        open_ledger(home, create=True).close()
+
+
+class _Service:
+    def __init__(self, home: Home, config: Config, ledger: Ledger, log: Log) -> None:
+        self._home = home
+        self._config = config
+        self._ledger = ledger
+        self._log = log
+        self._queue = Queue(ledger, admit=self._admit)
+        self._launcher = LocalLauncher()
+        self._attempts = Attempts(home, ledger, config, self._launcher, log)
+        known = {d.id: d.name for d in reads.devices(ledger) if d.kind == "gpu"}
+        self._devices = Devices(config, known)
+        self._leaving = False
+
+    def run(self, *, until_idle: bool) -> int:
+        """The loop itself."""
+        fifo = wake.listen(self._home.wake)
+        bell, ringer = socket.socketpair()  # makes a signal end the sleep
+        for end in (bell, ringer):
+            end.setblocking(False)
+        signal.set_wakeup_fd(ringer.fileno())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._leave)
+        self._log.info("serving", home=str(self._home.root), pid=os.getpid())
+        try:
+            self._attempts.adopt()
+            while not self._leaving:
+                pause_s = self._tick_safely()
+                if until_idle and self._idle():
+                    self._log.info("idle", failed=self._attempts.num_failed)
+                    return 1 if self._attempts.num_failed else 0
+                self._sleep(pause_s, fifo, bell.fileno())
+            self._say_goodbye()
+            return 0
+        finally:
+            signal.set_wakeup_fd(-1)
+            os.close(fifo)
+            bell.close()
+            ringer.close()
+
+    def _leave(self, *_: object) -> None:
+        self._leaving = True
+
+    def _tick_safely(self) -> float:
+        """One tick; seconds to sleep.  A ledger that cannot be written for now is waited for."""
+        try:
+            return self._tick()
+        except PassingTrouble as error:
+            self._log.error("cannot write the ledger for now; trying again", error=str(error))
+        except OSError as error:
+            self._log.error("the system refuses for now; trying again", error=str(error))
+        return TROUBLE_S
+
+    def _tick(self) -> float:
+        while self._queue.pull():
+            pass
+        live = self._attempts.follow()
+        devices = self._look(live)
+        started = 0
+        for run_id, device in assignments(self._ledger, devices, now()):
+            started += self._start(run_id, device)
+        if started:
+            devices = self._look(execution.live_attempts(self._ledger))
+        inventory.write(self._ledger, [_row(device) for device in devices])
+        if live or started:
+            return self._config.daemon.tick_s
+        return WAITING_S if execution.num_hopeful(self._ledger, ["gpu", "cpu"]) else IDLE_S
+
+    def _look(self, live: list[LiveAttempt], *, refresh: bool = False) -> list[Seen]:
+        leases = {a.device: a.identity.pid if a.identity else None for a in live}
+        return self._devices.look(leases, refresh=refresh)
+
+    def _admit(self, experiment: int) -> None:
+        wishes.admit(self._ledger, experiment)
+        self._log.info("admitted", experiment=f"e{experiment}")
+
+    def _start(self, run_id: int, device: str) -> bool:
+        """Lock the device, claim the run, launch a worker.  False when somebody was faster."""
+        lock = self._devices.lock(device)
+        if lock is None:
+            return False
+        try:
+            attempt = execution.start_attempt(self._ledger, run_id, device)
+            if attempt is None:
+                return False
+            try:
+                self._launch(attempt, lock)
+            except OSError as error:
+                self._call_off(attempt, f"cannot start a worker ({error})")
+                raise
+        finally:
+            os.close(lock)  # the worker holds it now
+        return True
+
+    def _launch(self, attempt: LiveAttempt, lock: int) -> None:
+        directory = self._home.attempt(attempt.run_id, attempt.number)
+        directory.mkdir(parents=True)
+        order = self._order(attempt)
+        seal_json(directory / ORDER, order.as_json())
+        if order.device_kind == "gpu" and not self._still_free(attempt):
+            self._call_off(attempt, f"somebody else began to use {attempt.device}")
+            return
+        identity = self._launcher.launch(directory, order, lock)
+        if identity is not None:
+            execution.record_spawn(self._ledger, attempt.worker_id, identity)
+        self._log.info(
+            "started",
+            run=f"r{attempt.run_id}",
+            attempt=attempt.number,
+            device=attempt.device,
+            pid=identity.pid if identity else None,
+        )
+
+    def _still_free(self, attempt: LiveAttempt) -> bool:
+        """Look at a GPU once more between lease and launch: people do not wait for our ticks."""
+        live = [a for a in execution.live_attempts(self._ledger) if a.id != attempt.id]
+        seen = {device.id: device for device in self._look(live, refresh=True)}
+        device = seen.get(attempt.device)
+        # Our own lock shows as somebody's: only foreign use counts here.
+        return device is not None and not device.in_use
+
+    def _call_off(self, attempt: LiveAttempt, why: str) -> None:
+        ending = Ending(
+            Outcome.LOST,
+            RunState.QUEUED,
+            None,
+            error=why,
+            not_before=now() + TROUBLE_S,
+            num_failures=attempt.num_failures,
+        )
+        execution.end_attempt(self._ledger, attempt, ending)
+        self._log.warning("called off", run=f"r{attempt.run_id}", why=why)
+
+    def _order(self, attempt: LiveAttempt) -> Order:
+        fields = execution.order_fields(self._ledger, attempt.run_id)
+        return Order(
+            run_id=attempt.run_id,
+            number=attempt.number,
+            device_id=attempt.device,
+            store=str(self._home.store),
+            allow_downloads=self._config.allow_downloads,
+            checkpoint_every_s=self._config.checkpoints.every_s,
+            checkpoint_every_steps=self._config.checkpoints.every_steps,
+            **fields,
+        )
+
+    def _idle(self) -> bool:
+        """Whether nothing can go on without a person."""
+        if self._queue.size() or execution.live_attempts(self._ledger):
+            return False
+        kinds = ["cpu", "gpu"] if self._devices.has_gpus() else ["cpu"]
+        return execution.num_hopeful(self._ledger, kinds) == 0
+
+    def _sleep(self, pause_s: float, fifo: int, bell: int) -> None:
+        """Until a wake-up, a signal, the end of a worker, or `pause_s` seconds have passed."""
+        poll = select.poll()
+        for descriptor in (fifo, bell, *self._attempts.pidfds()):
+            poll.register(descriptor, select.POLLIN)
+        poll.poll(pause_s * 1000)
+        wake.drain(fifo)
+        wake.drain(bell)
+
+    def _say_goodbye(self) -> None:
+        live = execution.live_attempts(self._ledger)
+        self._log.info("leaving; workers go on and will be adopted", running=len(live))
+
+
+def _row(device: Seen) -> reads.DeviceRow:
+    return reads.DeviceRow(
+        id=device.id,
+        kind=device.kind,
+        name=device.name,
+        memory_bytes=device.memory_bytes,
+        state=device.state,
+        detail=device.detail,
+        present=device.state != "missing",
+        seen_at=now(),
+        run_id=None,
+    )

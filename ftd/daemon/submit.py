@@ -1,0 +1,152 @@
+"""The one way in: everything a person can wish is a request, and `submit` carries it out.
+
+A request is self-contained (text, absolute folder, options), so that the same bytes could arrive
+from elsewhere.  What `submit` returns is committed.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ftd.daemon.wake import wake
+from ftd.layout import Home
+from ftd.ledger import names, wishes
+from ftd.ledger.db import Ledger, open_ledger
+from ftd.states import RunState, Wish
+
+if TYPE_CHECKING:
+    from ftd.ledger.enqueue import Enqueued
+    from ftd.plan import Plan
+
+
+@dataclass(frozen=True)
+class EnqueueRequest:
+    """Turn a spec into runs.  `overrides` maps parameter paths to YAML text."""
+
+    spec_text: str
+    source: str
+    base: str
+    overrides: Mapping[str, str]
+    priority: int | None = None
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class ChangeRequest:
+    """Change what is wished of experiments (names, e7) and runs (r123)."""
+
+    verb: Literal["cancel", "hold", "release", "retry", "prioritise"]
+    targets: tuple[str, ...]
+    why: str = ""
+    priority: int = 0
+
+
+def asking_user() -> str:
+    """The login name of whoever runs this process."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid{os.getuid()}"
+
+
+def preview(home: Home, request: EnqueueRequest) -> tuple[Plan, dict[str, tuple[int, RunState]]]:
+    """The plan of a request and what the ledger already has of it (key -> run id, state).
+
+    Touches nothing; the home need not exist.
+    """
+    if not home.ledger.exists():
+        return _plan(request, gpu_known=False), {}
+    from ftd.ledger.enqueue import known_runs
+
+    ledger = open_ledger(home)
+    try:
+        plan = _plan(request, gpu_known=_gpu_known(ledger))
+        return plan, known_runs(ledger, plan)
+    finally:
+        ledger.close()
+
+
+def submit(
+    home: Home, request: EnqueueRequest | ChangeRequest, who: str
+) -> Enqueued | tuple[int, ...]:
+    """Carry out a request for `who`; what became of it, or the ids of the runs touched.
+
+    Raises InputError before anything is written when the request is wrong.
+    """
+    if isinstance(request, ChangeRequest):
+        return _change(home, request, who)
+    return _enqueue(home, request, who)
+
+
+def _enqueue(home: Home, request: EnqueueRequest, who: str) -> Enqueued:
+    from ftd.daemon.queue import Queue
+    from ftd.ledger.enqueue import write_plan
+
+    if not home.ledger.exists():
+        _plan(request, gpu_known=False)  # a wrong spec must not even make a home
+    ledger = open_ledger(home, create=True)
+    try:
+        plan = _plan(request, gpu_known=_gpu_known(ledger))
+        enqueued = write_plan(
+            ledger,
+            plan,
+            spec_text=request.spec_text,
+            base=request.base,
+            owner=who,
+            priority=request.priority if request.priority is not None else plan.priority,
+            announce=Queue(ledger).put,
+        )
+    finally:
+        ledger.close()
+    wake(home.wake)
+    return enqueued
+
+
+def _change(home: Home, request: ChangeRequest, who: str) -> tuple[int, ...]:
+    ledger = open_ledger(home)
+    try:
+        members = names.memberships(ledger, list(request.targets))
+        match request.verb:
+            case "cancel":
+                runs = wishes.wish(ledger, members, Wish.CANCEL, who=who, why=request.why)
+            case "hold":
+                runs = wishes.wish(ledger, members, Wish.HOLD, who=who, why=request.why)
+            case "release":
+                runs = wishes.release(ledger, members, who=who)
+            case "retry":
+                runs = wishes.retry(ledger, members, who=who)
+            case "prioritise":
+                runs = wishes.prioritise(ledger, members, request.priority, who=who)
+    finally:
+        ledger.close()
+    wake(home.wake)
+    return tuple(runs)
+
+
+def _plan(request: EnqueueRequest, *, gpu_known: bool) -> Plan:
+    from ftd.plan import make_plan
+    from ftd.spec import parse
+
+    spec = parse(request.spec_text, request.source, request.overrides)
+    kind = spec.device
+    if kind == "auto":
+        kind = "gpu" if gpu_known or gpu_present() else "cpu"
+    nonce = os.urandom(8).hex() if request.fresh else None
+    return make_plan(spec, Path(request.base), device_kind=kind, fresh_nonce=nonce)
+
+
+def gpu_present() -> bool:
+    """Whether this machine has an NVIDIA GPU, without asking its driver."""
+    return Path("/dev/nvidiactl").exists() or any(Path("/proc/driver/nvidia/gpus").glob("*"))
+
+
+def _gpu_known(ledger: Ledger) -> bool:
+    """Whether this home ever had a GPU: one that is away must not turn runs into CPU runs."""
+    from ftd.ledger.reads import devices
+
+    return any(device.kind == "gpu" for device in devices(ledger))

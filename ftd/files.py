@@ -1,0 +1,192 @@
+"""Every write that must survive a crash goes through here.
+
+Three kinds of files make the protocol between daemon and worker:
+
+* *sealed*: written aside, fsynced, renamed, and the folder fsynced; if it exists it is complete;
+* *streams*: appended; a line counts once it has its newline;
+* *locks*: a ``flock`` that the kernel releases when the last holder dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable (a rename is not, until its folder is synced)."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_file(path: Path) -> None:
+    """Make the bytes of `path` durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def seal(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` is either absent, its old self, or exactly `data`."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    aside = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def seal_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Seal `value` as JSON text."""
+    seal(path, json.dumps(value, sort_keys=True, indent=1).encode())
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The sealed JSON object at `path`; None when it is absent or not a JSON object."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def seal_folder(
+    folder: Path, writers: Mapping[str, Callable[[Path], None]], manifest: Mapping[str, Any]
+) -> None:
+    """Write a folder of files as one unit: payload first, manifest last, then one rename.
+
+    `writers` maps a file name to a function that writes the file at the path it is given.  The
+    manifest gains ``files``: name -> {bytes, sha256}.  `folder` must not exist yet.
+    """
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        files = {}
+        for name, write in writers.items():
+            path = aside / name
+            write(path)
+            fsync_file(path)
+            files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        seal_json(aside / MANIFEST, {**manifest, "files": files})
+        os.rename(aside, folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    fsync_folder(folder.parent)
+
+
+def sealed_folder(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a sealed folder if every file has the recorded size and digest, else None."""
+    manifest = read_json(folder / MANIFEST)
+    if manifest is None or not isinstance(manifest.get("files"), dict):
+        return None
+    for name, recorded in manifest["files"].items():
+        path = folder / name
+        try:
+            intact = (
+                path.stat().st_size == recorded["bytes"] and sha256_of(path) == recorded["sha256"]
+            )
+        except (OSError, KeyError, TypeError):
+            return None
+        if not intact:
+            return None
+    return manifest
+
+
+class Stream:
+    """An append-only file of JSON lines; `offset` is the number of bytes written so far."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self.offset = os.fstat(self._descriptor).st_size
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Append one line; it counts as soon as its newline is there."""
+        data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
+        while data:
+            written = os.write(self._descriptor, data)
+            self.offset += written
+            data = data[written:]
+
+    def sync(self) -> int:
+        """Make everything appended so far durable; returns the offset it reaches."""
+        os.fsync(self._descriptor)
+        return self.offset
+
+    def close(self) -> None:
+        """Close the file; appending afterwards is an error."""
+        os.close(self._descriptor)
+
+
+def complete_lines(path: Path, offset: int, limit: int = 1 << 20) -> tuple[list[bytes], int]:
+    """Whole lines of a stream from byte `offset` on, and the offset behind them.
+
+    Reads about `limit` bytes at a time, more only when a single line is longer than that.
+    """
+    try:
+        with path.open("rb") as stream:
+            stream.seek(offset)
+            data = stream.read(limit)
+            while data and b"\n" not in data:
+                more = stream.read(limit)
+                if not more:
+                    break
+                data += more
+    except FileNotFoundError:
+        return [], offset
+    end = data.rfind(b"\n") + 1
+    return data[:end].splitlines(), offset + end
+
+
+def try_lock(path: Path, mode: int = 0o600) -> int | None:
+    """Take an exclusive ``flock`` on `path` without waiting; the open descriptor, or None if held.
+
+    The descriptor is not inherited by child processes unless it is passed on by name.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive ``flock`` on `path`, waiting for it as long as it takes."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,165 @@
+"""Everything a job author may import: Job, Params, Input, Context, Checkpoint, Completed.
+
+A job is one kind of work.  It says which parameters it takes, which of them can influence its
+result, what it reads from outside, and how to run.  Importing a job must not import torch: `run`
+does that, so that planning thousands of runs stays light.
+
+A job never saves, resumes or reports on its own: it calls the :class:`Context` it is given.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from ftd.store import Store
+
+Writer = Callable[[Path], None]
+
+
+class Params(BaseModel):
+    """Base of a job's parameters: unknown keys are errors, values never change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Input:
+    """Something outside the spec that determines the result.
+
+    ``where`` is an absolute path for a folder or file, a distribution name for a package.
+    """
+
+    kind: Literal["folder", "file", "package"]
+    where: str
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a finished run is known by.
+
+    ``metrics`` maps ``split/name`` to the value that summaries compare; ``state_sha256`` digests
+    the selected state; ``flags`` may hold ``diverged`` or ``stuck``.
+    """
+
+    metrics: Mapping[str, float]
+    state_sha256: str
+    num_steps: int
+    flags: tuple[str, ...] = field(default=())
+
+
+class Stopped(BaseException):
+    """Raised through a job after its checkpoint was saved because somebody asked it to leave.
+
+    Not an ``Exception``: a job's own error handling must not swallow it.
+    """
+
+
+class Checkpoint(Protocol):
+    """A sealed, verified state to go on from; never written to."""
+
+    @property
+    def step(self) -> int:
+        """Number of steps done when it was taken."""
+
+    def path(self, name: str) -> Path:
+        """The file that was saved under `name`."""
+
+
+class Context(Protocol):
+    """The service as a job sees it."""
+
+    @property
+    def seeds(self) -> Mapping[str, int]:
+        """Seed per stream name (see :mod:`ftd.seeds`)."""
+
+    @property
+    def device(self) -> str:
+        """``cpu`` or ``cuda``: the one device this attempt may use."""
+
+    @property
+    def threads(self) -> int:
+        """CPU threads to compute with; part of what determines the result."""
+
+    @property
+    def numerics(self) -> str:
+        """``exact`` (deterministic algorithms) or ``fast``."""
+
+    @property
+    def allow_downloads(self) -> bool:
+        """Whether weights and data may be fetched from the internet (``ftd.toml``)."""
+
+    @property
+    def store(self) -> Store:
+        """Shared results that are functions of their inputs."""
+
+    def fingerprint(self, numerics: Mapping[str, Any]) -> None:
+        """Declare what the numbers depend on (versions, device, ...), before :meth:`restore`.
+
+        Resuming under another fingerprint marks the run approximate and says what differs.
+        """
+
+    def restore(self) -> Checkpoint | None:
+        """The newest good checkpoint of earlier attempts, or None to start from step 0."""
+
+    def checkpoint(self, step: int, files: Callable[[], Mapping[str, Writer]]) -> None:
+        """A place where the run can be left and resumed, `step` steps done.
+
+        Call it often (after every step).  When a checkpoint is due, or a stop was asked for,
+        `files()` names what to save; after a stop request's save, raises :class:`Stopped`.
+        """
+
+    def metric(self, name: str, value: float, step: int) -> None:
+        """Record ``split/name`` at `step`; part of the run's reproducible result."""
+
+    def timing(self, name: str, value: float, step: int) -> None:
+        """Record a duration or rate; never part of an equality."""
+
+    def progress(self, step: int, num_steps: int, **shown: float | int | str) -> None:
+        """What people watch; rate-limited, free to call every step."""
+
+    def note(self, kind: str, **data: Any) -> None:
+        """A fact worth keeping in the run's history."""
+
+    def artifact(self, name: str, write: Writer) -> None:
+        """Keep a file with the run; `name` is a plain file name."""
+
+
+P = TypeVar("P", bound=Params)
+
+
+class Job(ABC, Generic[P]):
+    """One kind of work.  Stateless: everything it needs arrives as arguments."""
+
+    Params: ClassVar[type[Params]]
+    version: ClassVar[int] = 1  # raise it when the same parameters give other results
+
+    def resolve(self, params: P, base: Path) -> P:
+        """Make defaults that depend on other values, and paths relative to `base`, explicit.
+
+        Raises InputError for values that cannot work.
+        """
+        return params
+
+    def identity(self, params: P) -> Mapping[str, Any]:
+        """The JSON values that determine the result: resolved `params` less what cannot matter."""
+        return params.model_dump(mode="json")
+
+    def inputs(self, params: P) -> Mapping[str, Input]:
+        """What `params` read from outside, by a name for people; fingerprinted into the key."""
+        return {}
+
+    def primary_metric(self, params: P) -> str:
+        """The ``split/name`` that summaries show first."""
+        return ""
+
+    @abstractmethod
+    def run(self, params: P, context: Context) -> Completed:
+        """Do the work.  A pure function of (params, seeds, checkpoint): equal bit for bit however
+        often it was interrupted.  Raises DataError or WeightsError for input that can never work.
+        """

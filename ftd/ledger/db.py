@@ -1,0 +1,258 @@
+"""Opening the ledger: the only place that knows it is SQLite.
+
+Durability is checked on every connection, creation happens under a lock, aside, and is renamed into
+place; upgrading is the daemon's alone, after a backup.  A damaged ledger never means "start empty".
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import peewee
+from peewee import Model, SqliteDatabase
+
+import ftd
+from ftd.errors import LedgerError
+from ftd.files import fsync_file, fsync_folder, locked
+from ftd.layout import Home
+
+BUSY_TIMEOUT_S = 60
+PassingTrouble = peewee.OperationalError  # busy, disk full, ...: nothing was written
+NETWORK_FILESYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs"})
+MIGRATIONS = Path(ftd.__file__).resolve().parent.parent / "migrations"
+SCHEMA_VERSION = 1  # the number of the newest migration, kept in PRAGMA user_version
+
+
+class Ledger:
+    """An open ledger.  Everything written goes through :meth:`transaction`."""
+
+    def __init__(self, db: SqliteDatabase) -> None:
+        self.db = db
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """One atomic, durable change (BEGIN IMMEDIATE ... COMMIT); nested: a savepoint."""
+        with self.db.atomic():
+            yield
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Several reads of one moment (a deferred transaction that never writes)."""
+        with self.db.atomic("DEFERRED"):
+            yield
+
+    def rows(self, query: Any) -> list[dict[str, Any]]:
+        """All rows of a select as dictionaries."""
+        return list(query.dicts().execute(self.db))
+
+    def row(self, query: Any) -> dict[str, Any] | None:
+        """The first row of a select, or None."""
+        return next(iter(self.rows(query.limit(1))), None)
+
+    def values(self, query: Any) -> list[Any]:
+        """The first column of a select."""
+        return [row[0] for row in query.tuples().execute(self.db)]
+
+    def write(self, query: Any) -> int:
+        """Execute an insert, update or delete; the new row's id, or the number of rows changed."""
+        return int(query.execute(self.db) or 0)
+
+    def insert(self, table: type[Model], **fields: Any) -> int:
+        """Insert one row; its id."""
+        return self.write(table.insert(**fields))
+
+    def insert_all(
+        self, table: type[Model], rows: Iterable[Mapping[str, Any]], *, replace: bool = False
+    ) -> None:
+        """Insert rows that all have the same fields, through one prepared statement.
+
+        Far faster than peewee's own bulk insert, which builds SQL text for every value.
+        """
+        rows = iter(rows)
+        first = next(rows, None)
+        if first is None:
+            return
+        fields = [table._meta.fields[name] for name in first]
+        columns = ", ".join(f'"{field.column_name}"' for field in fields)
+        marks = ", ".join("?" * len(fields))
+        verb = "INSERT OR REPLACE" if replace else "INSERT"
+        statement = f'{verb} INTO "{table._meta.table_name}" ({columns}) VALUES ({marks})'
+
+        def values(row: Mapping[str, Any]) -> list[Any]:
+            return [field.db_value(row[field.name]) for field in fields]
+
+        cursor = self.db.connection().cursor()  # type: ignore[no-untyped-call]
+        cursor.execute(statement, values(first))
+        cursor.executemany(statement, (values(row) for row in rows))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.db.close()
+
+
+def chunks(values: Sequence[Any], size: int = 10_000) -> Iterator[Sequence[Any]]:
+    """Slices short enough for SQLite's limit of bound values (32,766)."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+def open_ledger(home: Home, *, create: bool = False) -> Ledger:
+    """Open a home's ledger; with `create`, make home and ledger when there is none yet.
+
+    Raises LedgerError when it is absent, damaged, of another schema, or on a network filesystem.
+    """
+    if not home.ledger.exists():
+        if not create:
+            raise LedgerError(
+                f"no ledger at {home.ledger}. Run 'ftd init' or enqueue a spec, or check --home"
+            )
+        _create(home)
+    ledger = Ledger(_connect(home.ledger))
+    try:
+        _check(ledger, home)
+    except BaseException:
+        ledger.close()
+        raise
+    return ledger
+
+
+def upgrade(home: Home) -> list[str]:
+    """Bring an existing ledger to this version's schema; the names of the migrations applied.
+
+    Only the daemon calls this.  A backup is made first, under the lock that creation uses.
+    """
+    with locked(home.ledger_lock):
+        db = _connect(home.ledger)
+        try:
+            version = _version(db, home.ledger)
+            if version >= SCHEMA_VERSION:
+                return []
+            backup(home, f"before-schema-{SCHEMA_VERSION}")
+            return _migrate(db)
+        finally:
+            db.close()
+
+
+def backup(home: Home, label: str) -> Path:
+    """An online copy of the ledger under ``backups/``; everybody else goes on meanwhile."""
+    home.backups.mkdir(exist_ok=True)
+    path = home.backups / f"ledger-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{label}.sqlite"
+    aside = path.with_suffix(".part")
+    source = sqlite3.connect(home.ledger)
+    target = sqlite3.connect(aside)
+    try:
+        source.backup(target)
+    finally:
+        target.close()
+        source.close()
+    fsync_file(aside)
+    os.replace(aside, path)
+    fsync_folder(path.parent)
+    return path
+
+
+def _connect(path: Path) -> SqliteDatabase:
+    # IMMEDIATE: a transaction that reads and then writes would otherwise fail at once under
+    # contention, whatever the timeout.
+    db = SqliteDatabase(
+        str(path),
+        pragmas={
+            "journal_mode": "wal",
+            "synchronous": "full",
+            "foreign_keys": 1,
+            "busy_timeout": BUSY_TIMEOUT_S * 1000,
+        },
+        timeout=BUSY_TIMEOUT_S,
+        lock_type="IMMEDIATE",
+    )
+    try:
+        db.connect()
+    except peewee.DatabaseError as error:
+        raise _damaged(path, error) from error
+    return db
+
+
+def _check(ledger: Ledger, home: Home) -> None:
+    pragma = ledger.db.pragma
+    if pragma("journal_mode") != "wal" or pragma("synchronous") != 2 or pragma("foreign_keys") != 1:
+        raise LedgerError(
+            f"{home.ledger} cannot be opened durably (WAL, synchronous=FULL); "
+            "is the home on a local disk that you may write to?"
+        )
+    version = _version(ledger.db, home.ledger)
+    if version > SCHEMA_VERSION:
+        raise LedgerError(
+            f"{home.ledger} was written by a newer ftd (schema {version}, this one knows "
+            f"{SCHEMA_VERSION}). Upgrade ftd"
+        )
+    if version < SCHEMA_VERSION:
+        raise LedgerError(
+            f"{home.ledger} has schema {version}, this ftd needs {SCHEMA_VERSION}. "
+            "(Re)start the daemon: it makes a backup and upgrades"
+        )
+
+
+def _version(db: SqliteDatabase, path: Path) -> int:
+    try:
+        return int(db.pragma("user_version"))
+    except peewee.DatabaseError as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> LedgerError:
+    return LedgerError(
+        f"{path} cannot be read ({error}). Nothing was changed. If it is damaged, stop the daemon "
+        f"and put the newest file from {path.parent / 'backups'} in its place"
+    )
+
+
+def _create(home: Home) -> None:
+    home.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _refuse_network_filesystem(home.root)
+    with locked(home.ledger_lock):
+        if home.ledger.exists():
+            return
+        aside = home.root / ".ledger.new"
+        for leftover in home.root.glob(".ledger.new*"):
+            leftover.unlink()
+        db = _connect(aside)
+        _migrate(db)
+        db.close()  # the last connection folds the WAL into the file
+        os.chmod(aside, 0o600)
+        fsync_file(aside)
+        os.rename(aside, home.ledger)
+        fsync_folder(home.root)
+
+
+def _migrate(db: SqliteDatabase) -> list[str]:
+    from playhouse.migrations import Runner
+
+    names: list[str] = Runner(db, str(MIGRATIONS)).up()
+    db.pragma("user_version", SCHEMA_VERSION)
+    return names
+
+
+def _refuse_network_filesystem(folder: Path) -> None:
+    """SQLite's locks are not safe there; better to say so than to lose runs."""
+    mounts = []
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, mount, kind, *_ = line.split()
+        mounts.append((mount.encode().decode("unicode_escape"), kind))
+    real = str(folder.resolve())
+    inside = [
+        (mount, kind)
+        for mount, kind in mounts
+        if real == mount or real.startswith(mount.rstrip("/") + "/")
+    ]
+    mount, kind = max(inside, key=lambda found: len(found[0]), default=("/", ""))
+    if kind in NETWORK_FILESYSTEMS:
+        raise LedgerError(
+            f"{folder} is on a network filesystem ({kind}, mounted at {mount}), where SQLite's "
+            "locks are not safe. Put the home on a local disk (--home or $FTD_HOME)"
+        )

@@ -1,0 +1,384 @@
+"""The life of attempts: started, spawned, asked to stop, ended.  Each step is one transaction.
+
+A run has one live attempt at most (an index); an attempt is ended together with everything that
+follows from it: the run's state, its result, the worker's leases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from peewee import fn
+
+from ftd.clock import now
+from ftd.ledger.db import Ledger
+from ftd.ledger.models import (
+    Artifact,
+    Attempt,
+    Dependency,
+    Event,
+    Experiment,
+    Lease,
+    Membership,
+    Run,
+    Timing,
+    Worker,
+)
+from ftd.ledger.wishes import settle
+from ftd.process import Identity
+from ftd.protocol import Result
+from ftd.states import Outcome, RunState, Wish
+
+
+@dataclass(frozen=True)
+class LiveAttempt:
+    """An attempt that has not ended, as the ledger knows it."""
+
+    id: int
+    run_id: int
+    number: int
+    worker_id: int
+    device: str
+    identity: Identity | None  # None: the daemon died between recording and spawning it
+    started_at: float
+    stop_why: str | None
+    stop_requested_at: float | None
+    time_limit_s: float | None
+    num_failures: int
+    events_offset: int
+    wanted: bool  # a membership still wishes the run to run
+    held: bool  # none wishes it to run, but one holds it
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an attempt ended and where its run stands then."""
+
+    outcome: Outcome
+    next_state: RunState  # QUEUED means: wherever its memberships wish
+    result: Result | None
+    error: str | None = None
+    exit_status: int | None = None
+    not_before: float | None = None
+    num_failures: int = 0
+
+
+def eligible_runs(ledger: Ledger, device_kind: str, at: float, limit: int) -> list[int]:
+    """Queued runs that could start at time `at`, by priority and age, at most `limit`.
+
+    Wanted by an admitted experiment, past their back-off, and with all they need done.
+    """
+    wanting = (
+        Membership.select(Membership.id)
+        .join(Experiment)
+        .where(
+            Membership.run == Run.id,
+            Membership.wish == Wish.RUN,
+            Experiment.admitted_at.is_null(False),
+        )
+    )
+    needed = Run.alias()
+    unmet = (
+        Dependency.select(Dependency.run)
+        .join(needed, on=needed.id == Dependency.needs_run)
+        .where(Dependency.run == Run.id, needed.state != RunState.DONE)
+    )
+    query = (
+        Run.select(Run.id)
+        .where(
+            Run.state == RunState.QUEUED,
+            Run.device_kind == device_kind,
+            Run.not_before.is_null() | (Run.not_before <= at),
+            fn.EXISTS(wanting),
+            ~fn.EXISTS(unmet),
+        )
+        .order_by(Run.priority.desc(), Run.id)
+        .limit(limit)
+    )
+    return ledger.values(query)
+
+
+def num_hopeful(ledger: Ledger, device_kinds: Sequence[str]) -> int:
+    """Number of queued runs that will get their turn without a person doing anything.
+
+    Not those that need a run nobody will finish, nor a kind of device that is not offered.
+    """
+    needed = Run.alias()
+    hopeless = (
+        Dependency.select(Dependency.run)
+        .join(needed, on=needed.id == Dependency.needs_run)
+        .where(
+            Dependency.run == Run.id,
+            needed.state.in_((RunState.HELD, RunState.CANCELLED, RunState.FAILED)),
+        )
+    )
+    query = Run.select(fn.COUNT(Run.id)).where(
+        Run.state == RunState.QUEUED,
+        Run.device_kind.in_(list(device_kinds)),
+        ~fn.EXISTS(hopeless),
+    )
+    return int(ledger.values(query)[0])
+
+
+def order_fields(ledger: Ledger, run_id: int) -> dict[str, Any]:
+    """The facts of a run that a worker's order is made from."""
+    row = ledger.row(
+        Run.select(
+            Run.key, Run.job, Run.job_version, Run.params, Run.seeds, Run.device_kind,
+            Run.numerics, Run.threads, Run.inputs,
+        ).where(Run.id == run_id)
+    )  # fmt: skip
+    assert row is not None, "an attempt has a run"
+    return row
+
+
+def start_attempt(ledger: Ledger, run_id: int, device: str) -> LiveAttempt | None:
+    """Claim a queued run and a device for a new attempt.
+
+    None when the run is no longer queued or no longer wanted.  Raises peewee.IntegrityError when
+    the device is leased.
+    """
+    with ledger.transaction():
+        claimed = ledger.write(
+            Run.update(state=RunState.RUNNING, not_before=None).where(
+                Run.id == run_id, Run.state == RunState.QUEUED
+            )
+        )
+        if not claimed:
+            return None
+        last = ledger.values(Attempt.select(fn.MAX(Attempt.number)).where(Attempt.run == run_id))[0]
+        number = (last or 0) + 1
+        worker = ledger.insert(
+            Worker, directory=f"runs/r{run_id}/attempts/{number}", started_at=now()
+        )
+        ledger.insert(Lease, device=device, worker=worker, taken_at=now())
+        attempt = ledger.insert(Attempt, run=run_id, number=number, worker=worker, started_at=now())
+        record(ledger, "attempt started", run=run_id, attempt=number, data={"device": device})
+        return next(live for live in live_attempts(ledger) if live.id == attempt)
+
+
+def record_spawn(ledger: Ledger, worker_id: int, identity: Identity) -> None:
+    """Remember which process a worker is."""
+    with ledger.transaction():
+        ledger.write(
+            Worker.update(
+                boot_id=identity.boot_id, pid=identity.pid, start_ticks=identity.start_ticks
+            ).where(Worker.id == worker_id)
+        )
+
+
+def record_stop(ledger: Ledger, attempt_id: int, why: str) -> None:
+    """Remember that an attempt was asked to leave, once."""
+    with ledger.transaction():
+        ledger.write(
+            Attempt.update(stop_why=why, stop_requested_at=now()).where(
+                Attempt.id == attempt_id, Attempt.stop_requested_at.is_null()
+            )
+        )
+
+
+def live_attempts(ledger: Ledger) -> list[LiveAttempt]:
+    """All attempts that have not ended, oldest first."""
+    wishes = Membership.select(fn.COUNT(Membership.id)).where(Membership.run == Attempt.run)
+    query = (
+        Attempt.select(
+            Attempt.id,
+            Attempt.run,
+            Attempt.number,
+            Attempt.worker,
+            Attempt.started_at,
+            Attempt.stop_why,
+            Attempt.stop_requested_at,
+            Worker.boot_id,
+            Worker.pid,
+            Worker.start_ticks,
+            Lease.device,
+            Attempt.events_offset,
+            Run.time_limit_s,
+            Run.num_failures,
+            wishes.where(Membership.wish == Wish.RUN).alias("wanting"),
+            wishes.where(Membership.wish == Wish.HOLD).alias("holding"),
+        )
+        .join(Worker)
+        .join(Lease, on=(Lease.worker == Worker.id) & Lease.released_at.is_null())
+        .join(Run, on=Run.id == Attempt.run)
+        .where(Attempt.outcome.is_null())
+        .order_by(Attempt.id)
+    )
+    return [
+        LiveAttempt(
+            id=row["id"],
+            run_id=row["run"],
+            number=row["number"],
+            worker_id=row["worker"],
+            device=row["device"],
+            identity=Identity.from_json(row),
+            started_at=row["started_at"],
+            stop_why=row["stop_why"],
+            stop_requested_at=row["stop_requested_at"],
+            time_limit_s=row["time_limit_s"],
+            num_failures=row["num_failures"],
+            events_offset=row["events_offset"],
+            wanted=row["wanting"] > 0,
+            held=row["holding"] > 0,
+        )
+        for row in ledger.rows(query)
+    ]
+
+
+def end_attempt(ledger: Ledger, attempt: LiveAttempt, ending: Ending) -> RunState:
+    """End an attempt with all that follows from it; the state its run stands in now.
+
+    Ending it twice changes nothing (the second finds no live attempt).
+    """
+    result = ending.result
+    with ledger.transaction():
+        ended = ledger.write(
+            Attempt.update(
+                outcome=ending.outcome,
+                ended_at=now(),
+                exit_status=ending.exit_status,
+                error=ending.error,
+            ).where(Attempt.id == attempt.id, Attempt.outcome.is_null())
+        )
+        if ended:
+            ledger.write(
+                Lease.update(released_at=now()).where(
+                    Lease.worker == attempt.worker_id, Lease.released_at.is_null()
+                )
+            )
+            ledger.write(Worker.update(ended_at=now()).where(Worker.id == attempt.worker_id))
+            final = ending.next_state in (RunState.DONE, RunState.FAILED)
+            ledger.write(
+                Run.update(
+                    state=ending.next_state,
+                    not_before=ending.not_before,
+                    num_failures=ending.num_failures,
+                    error=ending.error,
+                    ended_at=now() if final else None,
+                ).where(Run.id == attempt.run_id)
+            )
+            if result is not None and ending.outcome == Outcome.COMPLETED:
+                _keep_result(ledger, attempt, result)
+            settle(ledger, [attempt.run_id])
+            if ending.next_state == RunState.FAILED:
+                _fail_dependents(ledger, attempt.run_id)
+            record(
+                ledger,
+                "attempt ended",
+                run=attempt.run_id,
+                attempt=attempt.number,
+                data={"outcome": ending.outcome, "error": ending.error},
+            )
+        state = ledger.values(Run.select(Run.state).where(Run.id == attempt.run_id))[0]
+        if state == RunState.CANCELLED:
+            ledger.write(Run.update(ended_at=now()).where(Run.id == attempt.run_id))
+    return RunState(state)
+
+
+def record(
+    ledger: Ledger,
+    kind: str,
+    *,
+    run: int | None = None,
+    experiment: int | None = None,
+    attempt: int | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> None:
+    """Write one event of the daemon's into the history."""
+    ledger.insert(
+        Event, at=now(), kind=kind, run=run, experiment=experiment, attempt=attempt, data=data
+    )
+
+
+def progressed(ledger: Ledger, attempt_id: int) -> bool:
+    """Whether an attempt left a newer checkpoint than the one it started from."""
+    row = ledger.row(
+        Attempt.select(Attempt.checkpoint_step, Attempt.resumed_from_step).where(
+            Attempt.id == attempt_id
+        )
+    )
+    return row is not None and (row["checkpoint_step"] or 0) > (row["resumed_from_step"] or 0)
+
+
+def checkpoint_s(ledger: Ledger, run_id: int) -> float:
+    """Seconds that the run's slowest checkpoint took; 0 before the first."""
+    slowest = Timing.select(fn.MAX(Timing.value)).where(
+        Timing.run == run_id, Timing.name == "checkpoint_s"
+    )
+    return float(ledger.values(slowest)[0] or 0.0)
+
+
+def quick_failures(ledger: Ledger, run_id: int, last: int, quick_s: float) -> Sequence[int]:
+    """Experiments of a run whose `last` newest attempts all failed within `quick_s` seconds.
+
+    Only attempts since somebody last wished those runs to run count.
+    """
+    tripped = []
+    experiments = Membership.select(Membership.experiment).where(
+        Membership.run == run_id, Membership.wish == Wish.RUN
+    )
+    for experiment in set(ledger.values(experiments)):
+        newest = ledger.rows(
+            Attempt.select(Attempt.outcome, Attempt.started_at, Attempt.ended_at)
+            .join(Membership, on=Membership.run == Attempt.run)
+            .where(
+                Membership.experiment == experiment,
+                Attempt.ended_at > Membership.wished_at,
+                Attempt.outcome.is_null(False),
+            )
+            .group_by(Attempt.id)
+            .order_by(Attempt.ended_at.desc())
+            .limit(last)
+        )
+        bad = (Outcome.FAILED, Outcome.REFUSED, Outcome.OUT_OF_MEMORY)
+        if len(newest) == last and all(
+            row["outcome"] in bad and row["ended_at"] - row["started_at"] < quick_s
+            for row in newest
+        ):
+            tripped.append(experiment)
+    return tripped
+
+
+def _keep_result(ledger: Ledger, attempt: LiveAttempt, result: Result) -> None:
+    ledger.write(
+        Run.update(
+            metrics=dict(result.metrics),
+            flags=list(result.flags),
+            state_sha256=result.state_sha256,
+            error=None,
+        ).where(Run.id == attempt.run_id)
+    )
+    ledger.insert_all(
+        Artifact,
+        (
+            {
+                "run": attempt.run_id,
+                "attempt": attempt.number,
+                "name": artifact["name"],
+                "num_bytes": artifact["bytes"],
+                "sha256": artifact["sha256"],
+            }
+            for artifact in result.artifacts
+        ),
+        replace=True,
+    )
+
+
+def _fail_dependents(ledger: Ledger, run_id: int) -> None:
+    """What needs a failed run fails too, and says why."""
+    waiting = (RunState.QUEUED, RunState.HELD)
+    dependents = ledger.values(
+        Dependency.select(Dependency.run)
+        .join(Run, on=Run.id == Dependency.run)
+        .where(Dependency.needs_run == run_id, Run.state.in_(waiting))
+    )
+    for dependent in dependents:
+        ledger.write(
+            Run.update(
+                state=RunState.FAILED, error=f"it needs r{run_id}, which failed", ended_at=now()
+            ).where(Run.id == dependent)
+        )
+        _fail_dependents(ledger, dependent)

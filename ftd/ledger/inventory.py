@@ -1,0 +1,28 @@
+"""The devices as last seen, written only when something about them changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+from ftd.ledger.db import Ledger
+from ftd.ledger.models import Device
+from ftd.ledger.reads import DeviceRow, devices
+
+
+def write(ledger: Ledger, seen: Sequence[DeviceRow]) -> None:
+    """Record what was seen.  CPU slots no longer offered are dropped; GPUs are never forgotten."""
+    before = {row.id: replace(row, run_id=None, seen_at=0.0) for row in devices(ledger)}
+    after = {row.id: row for row in seen}
+    changed = [row for row in seen if replace(row, seen_at=0.0) != before.get(row.id)]
+    gone = [row.id for row in before.values() if row.id not in after and row.kind == "cpu"]
+    if not changed and not gone:
+        return
+    with ledger.transaction():
+        rows = []
+        for row in changed:
+            fields = asdict(row)
+            del fields["run_id"]
+            rows.append(fields)
+        ledger.insert_all(Device, rows, replace=True)
+        ledger.write(Device.delete().where(Device.id.in_(gone)))

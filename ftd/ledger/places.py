@@ -1,0 +1,103 @@
+"""An experiment place by place: what summaries, exports and waits read.
+
+Two places of one experiment may share a run (parameters that cannot matter), so that an experiment
+has as many places as cells x replicates but perhaps fewer runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from peewee import fn
+
+from ftd.ledger.db import Ledger, chunks
+from ftd.ledger.models import Event, Experiment, Membership, Run
+from ftd.ledger.reads import RunRow, experiments, runs
+from ftd.states import RunState
+
+
+@dataclass(frozen=True)
+class PlaceRow:
+    """A cell and replicate of an experiment, and the run that answers it."""
+
+    cell: int
+    replicate: int
+    factors: Mapping[str, Any]
+    run: RunRow
+
+
+def places(ledger: Ledger, experiment: int) -> list[PlaceRow]:
+    """All places of an experiment by cell and replicate."""
+    with ledger.snapshot():
+        by_id = {row.id: row for row in runs(ledger, experiment=experiment)}
+        query = (
+            Membership.select(
+                Membership.cell, Membership.replicate, Membership.factors, Membership.run
+            )
+            .where(Membership.experiment == experiment)
+            .order_by(Membership.cell, Membership.replicate)
+        )
+        return [
+            PlaceRow(row["cell"], row["replicate"], row["factors"], by_id[row["run"]])
+            for row in ledger.rows(query)
+        ]
+
+
+def state_counts(
+    ledger: Ledger, experiment_ids: Sequence[int], run_ids: Sequence[int]
+) -> dict[RunState, int]:
+    """Distinct runs per state among some experiments' runs and some runs; all runs for neither."""
+    counted: dict[RunState, int] = {}
+    query = Run.select(Run.state, fn.COUNT(Run.id)).group_by(Run.state)
+    if experiment_ids or run_ids:
+        members = Membership.select(Membership.run).where(
+            Membership.experiment.in_(list(experiment_ids))
+        )
+        query = query.where(Run.id.in_(members) | Run.id.in_(list(run_ids)))
+    for state, number in query.tuples().execute(ledger.db):
+        counted[RunState(state)] = number
+    return counted
+
+
+def states_of(ledger: Ledger, run_ids: Sequence[int]) -> dict[int, RunState]:
+    """The state of each of some runs."""
+    found: dict[int, RunState] = {}
+    for some in chunks(run_ids):
+        query = Run.select(Run.id, Run.state).where(Run.id.in_(list(some)))
+        found |= {row["id"]: RunState(row["state"]) for row in ledger.rows(query)}
+    return found
+
+
+def experiment_details(ledger: Ledger, experiment: int) -> dict[str, Any]:
+    """All that is known of one experiment, as ``ftd show EXPERIMENT --json`` prints it."""
+    row = ledger.row(Experiment.select().where(Experiment.id == experiment))
+    assert row is not None, "callers resolve the id first"
+    (base,) = experiments(ledger, only=experiment)
+    revisions = Experiment.select(Experiment.id).where(
+        Experiment.owner == base.owner, Experiment.name == base.name
+    )
+    members = (
+        Membership.select(Membership.run).where(Membership.experiment == experiment).distinct()
+    )
+    history = Event.select().where(Event.experiment == experiment).order_by(Event.at, Event.id)
+    return {
+        "id": f"e{base.id}",
+        "name": base.name,
+        "revision": base.revision,
+        "revisions": [f"e{number}" for number in ledger.values(revisions)],
+        "owner": base.owner,
+        "job": base.job,
+        "primary_metric": base.primary_metric,
+        "submitted_at": base.submitted_at,
+        "admitted": base.admitted,
+        "counts": dict(base.counts),
+        "runs": [f"r{number}" for number in sorted(ledger.values(members))],
+        "base": row["base"],
+        "spec": row["spec_text"],
+        "history": [
+            {"at": event["at"], "kind": event["kind"], "who": event["who"], "data": event["data"]}
+            for event in ledger.rows(history)
+        ],
+    }

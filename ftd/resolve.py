@@ -1,0 +1,178 @@
+"""One cell of a spec, validated and resolved: the question that its runs answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path, PurePath
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ftd import catalog, origin
+from ftd.design import Cell, Label
+from ftd.document import KeyPath, shown
+from ftd.errors import InputError, SpecError, UnknownName
+from ftd.explain import explain, unknown_key
+from ftd.inputs import fingerprint
+from ftd.job import Input, Params
+from ftd.spec import SERVICE_KEYS, Execution, ExperimentSpec
+from ftd.yamltext import MAX_DEPTH
+
+Factors = Mapping[str, Label]
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Question:
+    """All of a run that does not depend on the replicate."""
+
+    factors: Factors
+    params: Mapping[str, Any]  # resolved, JSON values
+    identity: Mapping[str, Any]  # what of them determines the result
+    execution: Execution
+    inputs: Mapping[str, Mapping[str, str]]  # name -> {kind, where, fingerprint}
+    primary_metric: str
+
+
+class Resolver:
+    """Turns the cells of one spec into questions; each input is fingerprinted once."""
+
+    def __init__(self, spec: ExperimentSpec, base: Path) -> None:
+        self._spec = spec
+        self._base = base
+        try:
+            self.job = catalog.job(spec.job)
+        except UnknownName as error:
+            raise SpecError(
+                error.what, where=spec.document.where(("job",)), fix=error.fix
+            ) from error
+        self._execution = {name: getattr(spec, name) for name in Execution.model_fields}
+        self._fingerprints: dict[Input, str] = {}
+        self._levels_shown: dict[tuple[str, str], KeyPath] = {}
+
+    def question(self, cell: Cell) -> Question:
+        """Validate and resolve one cell.  Raises SpecError saying where and what is allowed."""
+        raw, raw_execution = dict(self._spec.params), dict(self._execution)
+        for path, value in cell.assignments.items():
+            self._check_varies(path, cell)
+            self._assign(raw_execution if path in raw_execution else raw, path, value, cell)
+        try:
+            params = self._validated(self.job.Params, raw, cell)
+            execution = self._validated(Execution, raw_execution, cell)
+            resolved = self.job.resolve(params, self._base)
+            return Question(
+                factors=self._factors(cell, params, execution),
+                params=resolved.model_dump(mode="json"),
+                identity=self.job.identity(resolved),
+                execution=execution,
+                inputs=self._inputs(resolved),
+                primary_metric=self.job.primary_metric(resolved),
+            )
+        except SpecError:
+            raise
+        except InputError as error:
+            raise self._refusal(error, raw, cell) from error
+
+    def _check_varies(self, path: str, cell: Cell) -> None:
+        """Raise SpecError for what no factor can set (below a known key, validation tells)."""
+        root, *below = path.split(".")
+        if path in self._execution or root in self.job.Params.model_fields:
+            if len(below) < MAX_DEPTH:
+                return
+            what, fix = "the path is too long", ""
+        elif root in SERVICE_KEYS:
+            what = f"'{path}' belongs to the whole experiment and cannot vary inside it"
+            fix = "Write one spec for each value"
+        else:
+            what = f"'{path}' is no parameter of job {self._spec.job}"
+            fix = unknown_key((path,), self.job.Params, also=tuple(self._execution))
+            if path in cell.chosen:
+                fix += ". A factor of another name has levels like {name: WORD, set: {PATH: VALUE}}"
+        raise SpecError(what, where=self._where(cell, tuple(path.split("."))), fix=fix)
+
+    def _assign(self, raw: dict[str, Any], path: str, value: Any, cell: Cell) -> None:
+        """Set a dotted path, copying the mappings on the way (they are shared between cells)."""
+        *parents, last = path.split(".")
+        for part in parents:
+            inner = raw.get(part)
+            if inner is not None and not isinstance(inner, dict):
+                raise SpecError(
+                    f"there is no key '{last}' below {part}: {shown(inner)}",
+                    where=self._where(cell, tuple(path.split("."))),
+                )
+            copy = dict(inner or {})
+            raw[part] = copy
+            raw = copy
+        raw[last] = value
+
+    def _validated(self, model: type[M], raw: dict[str, Any], cell: Cell) -> M:
+        try:
+            return model.model_validate(raw)
+        except ValidationError as error:
+            complaint = explain(error, raw, model, also=SERVICE_KEYS)
+            place = self._where(cell, complaint.path, below=not complaint.whole)
+            in_cell = _in_cell(cell) if complaint.whole else ""
+            raise SpecError(complaint.what + in_cell, where=place, fix=complaint.fix) from error
+
+    def _factors(self, cell: Cell, params: Params, execution: Execution) -> dict[str, Label]:
+        """Every level as shown to people: its name, or its value after validation."""
+        shown_as: dict[str, Label] = {}
+        for factor, level in cell.chosen.items():
+            label = level.label
+            if not level.named:
+                source = execution if factor in self._execution else params
+                label = _as_label(_value_at(source, factor), label)
+            first = self._levels_shown.setdefault((factor, repr(label)), level.at)
+            if first != level.at and factor in self._spec.factors:
+                raise SpecError(
+                    f"this level is the same as another one: {shown(label)}",
+                    where=self._spec.document.where(level.at),
+                    fix="Keep one of them",
+                )
+            shown_as[factor] = label
+        return shown_as
+
+    def _inputs(self, params: Params) -> dict[str, dict[str, str]]:
+        inputs = {}
+        for name, item in self.job.inputs(params).items():
+            known = self._fingerprints.get(item)
+            if known is None:
+                known = self._fingerprints[item] = fingerprint(item)
+            inputs[name] = {"kind": item.kind, "where": item.where, "fingerprint": known}
+        return inputs
+
+    def _refusal(self, error: InputError, raw: Mapping[str, Any], cell: Cell) -> SpecError:
+        """What a job refuses, with the place of the value that its message quotes."""
+        path = origin.quoted(error.what, raw, self._base)
+        what = f"{error.where}: {error.what}" if error.where else error.what
+        if path is None:
+            what += _in_cell(cell)
+        return SpecError(what, where=self._where(cell, path or (), below=False), fix=error.fix)
+
+    def _where(self, cell: Cell, path: KeyPath, *, below: bool = True) -> str:
+        return origin.where(self._spec.document, cell, path, below=below)
+
+
+def _value_at(params: object, path: str) -> object:
+    """The value at a dotted path of validated parameters."""
+    value = params
+    for part in path.split("."):
+        value = value[part] if isinstance(value, dict) else getattr(value, part)
+    return value
+
+
+def _as_label(typed: object, written: Label) -> Label:
+    """A validated value as people see it; for a composite one, what they wrote."""
+    if isinstance(typed, Enum):
+        typed = typed.value
+    if isinstance(typed, PurePath):
+        return str(typed)
+    return typed if typed is None or isinstance(typed, str | int | float) else written
+
+
+def _in_cell(cell: Cell) -> str:
+    told = ", ".join(f"{factor}={shown(label)}" for factor, label in cell.levels.items())
+    return f" (in the cell {told})" if told else ""

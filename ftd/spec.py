@@ -1,0 +1,150 @@
+"""What people write: a spec's text becomes an ExperimentSpec, or one error that says where and why.
+
+The service's own keys are the fields of :class:`ExperimentSpec`; every other top-level key is a
+parameter of the job and is checked, cell by cell, when the plan is made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+
+from ftd import yamltext
+from ftd.document import Document, shown
+from ftd.errors import SpecError
+from ftd.explain import explain
+
+MAX_REPLICATES = 10_000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_ID = re.compile(r"[er][0-9]+", re.IGNORECASE)
+
+Levels = Annotated[list[Any], Field(min_length=1)]
+Assignments = Annotated[dict[str, Any], Field(min_length=1)]
+
+
+class Limits(BaseModel):
+    """What a run may use before it is stopped."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    time_s: float | None = Field(None, gt=0, description="Seconds a run may compute, in all.")
+
+
+class Execution(BaseModel):
+    """How a run computes, whatever its job; part of what determines its numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    numerics: Literal["exact", "fast"] = Field(
+        "exact", description="exact: deterministic algorithms, resumed bit for bit. fast: any."
+    )
+    threads: int = Field(1, ge=1, le=1024, description="CPU threads of a run.")
+
+
+class ExperimentSpec(Execution):
+    """A spec: the service's keys as fields, the job's parameters in ``params``."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    experiment: str = Field(description="The experiment's name: letters, digits, . _ - (up to 64).")
+    job: str = Field(description="The kind of work.")
+    description: str = Field("", description="What is asked, in your words.")
+    factors: dict[str, Levels] = Field(
+        default_factory=dict, description="Varied parameters: path or name -> levels."
+    )
+    cells: list[Assignments] | None = Field(
+        None, min_length=1, description="Explicit cells instead of every combination of levels."
+    )
+    exclude: list[Assignments] = Field(
+        default_factory=list, description="Combinations to leave out: factor -> level."
+    )
+    replicates: int = Field(
+        1, ge=1, le=MAX_REPLICATES, description="How often each cell runs, with other seeds."
+    )
+    seed: int = Field(0, ge=0, description="The number all seeds are derived from.")
+    device: Literal["auto", "gpu", "cpu"] = Field(
+        "auto", description="auto: a GPU on a machine that has one, else the CPU."
+    )
+    priority: int = Field(0, ge=-1000, le=1000, description="Higher runs first.")
+    limits: Limits = Field(Limits(), description="What a run may use.")
+
+    _document: Document = PrivateAttr()
+
+    @field_validator("experiment")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError(
+                f"'{shown(value)}' is no name: take up to 64 letters, digits, '.', '_', "
+                "'-', beginning with a letter or digit"
+            )
+        if _ID.fullmatch(value):
+            raise ValueError(f"'{value}' looks like an id, take another name")
+        return value
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The job's parameters as written, before factors; plain values."""
+        return self.model_extra or {}
+
+    @property
+    def document(self) -> Document:
+        """The text it was read from, for saying where something stands."""
+        return self._document
+
+
+SERVICE_KEYS = tuple(ExperimentSpec.model_fields)
+
+
+def parse(text: str, source: str, overrides: Mapping[str, str] | None = None) -> ExperimentSpec:
+    """Read a spec; `source` names it in errors, `overrides` are ``--set`` values by path.
+
+    Raises SpecError naming source, line and key, what is allowed and the closest match.  The
+    job's own parameters are checked by :func:`ftd.plan.make_plan`.
+    """
+    document = yamltext.read(text, source)
+    if not isinstance(document.root.value, dict):
+        raise SpecError(
+            "empty" if document.root.value is None else "not a mapping of keys to values",
+            where=source,
+            fix="Begin with `experiment: NAME` and `job: NAME`",
+        )
+    for path, value in (overrides or {}).items():
+        document = _overridden(document, path, value)
+    data = document.plain()
+    try:
+        spec = ExperimentSpec.model_validate(data)
+    except ValidationError as error:
+        complaint = explain(error, data, ExperimentSpec)
+        raise SpecError(
+            complaint.what, where=document.where(complaint.path), fix=complaint.fix
+        ) from error
+    spec._document = document
+    return spec
+
+
+def load(path: Path, overrides: Mapping[str, str] | None = None) -> ExperimentSpec:
+    """Read the spec in a file; raises SpecError, also for a file that cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SpecError(
+            f"cannot read it ({error.strerror})", where=str(path), fix="Check the path"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise SpecError("not UTF-8 text", where=str(path), fix="Save it as UTF-8") from error
+    return parse(text, str(path), overrides)
+
+
+def _overridden(document: Document, path: str, value: str) -> Document:
+    source = f"--set {path}"
+    node = yamltext.read(value, source, lined=False).root
+    # a factor's name may itself be a dotted path
+    parts = path.split(".", 1) if path.startswith("factors.") else path.split(".")
+    if not all(parts) or len(parts) > yamltext.MAX_DEPTH:
+        raise SpecError("not a key path", where=source, fix="Write --set some.key=value")
+    return document.with_value(parts, node)

@@ -1,0 +1,63 @@
+"""What a summary is computed from: one observation per cell and replicate, none left out."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+Label = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one cell and replicate gave; `value` is None when it gave nothing, and `absent` says why.
+
+    `flags` may hold ``diverged``, ``stuck``, ``approximate``; `cost_s` is device seconds.
+    """
+
+    run_id: int
+    cell: int
+    replicate: int
+    factors: Mapping[str, Label]
+    value: float | None
+    absent: str
+    cost_s: float
+    flags: tuple[str, ...]
+
+
+def same(label: Label) -> str:
+    """A text equal for equal levels only: 1, true and "1" are three levels."""
+    return json.dumps(label, sort_keys=True)
+
+
+def factor_names(observations: Iterable[Observation]) -> list[str]:
+    """All factors, in the order in which the cells name them."""
+    return list(dict.fromkeys(name for seen in observations for name in seen.factors))
+
+
+def levels(observations: Sequence[Observation], factor: str) -> list[Label]:
+    """The levels of a factor, in the order of the cells."""
+    ordered = sorted(observations, key=lambda seen: seen.cell)
+    found = {same(seen.factors.get(factor)): seen.factors.get(factor) for seen in ordered}
+    return list(found.values())
+
+
+def at_level(
+    observations: Iterable[Observation], factor: str, level: Label
+) -> list[Observation]:
+    """The observations of one level of a factor."""
+    wanted = same(level)
+    return [seen for seen in observations if same(seen.factors.get(factor)) == wanted]
+
+
+def absences(observations: Iterable[Observation]) -> dict[str, int]:
+    """How many observations are absent, by reason, the most frequent first."""
+    return dict(Counter(seen.absent for seen in observations if seen.value is None).most_common())
+
+
+def flag_counts(observations: Iterable[Observation]) -> dict[str, int]:
+    """How many observations with a value carry each flag."""
+    counted = Counter(flag for seen in observations if seen.value is not None for flag in seen.flags)
+    return dict(sorted(counted.items()))

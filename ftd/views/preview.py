@@ -1,0 +1,98 @@
+"""What enqueueing a spec would do: its cells, their runs, and what is known of them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from ftd.plan import Place, Plan
+from ftd.states import RunState
+from ftd.views.phrases import count, level
+from ftd.views.table import Table, table
+
+Known = Mapping[str, tuple[int, RunState]]  # run key -> (run id, state)
+
+_ACTIONS = {
+    RunState.QUEUED: "shared",
+    RunState.RUNNING: "shared",
+    RunState.DONE: "kept",
+    RunState.HELD: "queued again",
+    RunState.FAILED: "queued again",
+    RunState.CANCELLED: "queued again",
+}
+
+
+def as_json(plan: Plan, known: Known) -> dict[str, Any]:
+    """The object of ``ftd enqueue --dry-run --json``; new + shared = number of distinct runs."""
+    states = [known[run.key][1] for run in plan.runs if run.key in known]
+    return {
+        "experiment": plan.name,
+        "job": plan.job,
+        "runs": len(plan.runs),
+        "new": len(plan.runs) - len(states),
+        "shared": len(states),
+        "done": states.count(RunState.DONE),
+        "requeued": sum(_ACTIONS[state] == "queued again" for state in states),
+        "cells": [
+            {
+                "cell": cell,
+                "factors": dict(plan.cells[cell]),
+                "runs": [_place_json(place, known) for place in places],
+            }
+            for cell, places in _by_cell(plan).items()
+        ],
+    }
+
+
+def tables(plan: Plan, known: Known) -> list[Table]:
+    """One row per cell, and what would happen in all."""
+    names = list(dict.fromkeys(name for cell in plan.cells for name in cell))
+    rows = []
+    for cell, places in _by_cell(plan).items():
+        labels = [level(plan.cells[cell][name]) if name in plan.cells[cell] else "-" for name in names]
+        rows.append((str(cell), *labels, str(len(places)), _told(places, known)))
+    summed = as_json(plan, known)
+    distinct = summed["runs"]
+    notes = [
+        f"{count(len(plan.cells), 'cell')} x {count(plan.replicates, 'replicate')} = "
+        f"{count(distinct, 'distinct run')}: {summed['new']:,} new, {summed['shared']:,} known "
+        f"({summed['done']:,} done, {summed['requeued']:,} to be queued again)"
+    ]
+    if distinct < len(plan.places):
+        notes.append(
+            f"{count(len(plan.places), 'place')} need only {count(distinct, 'run')}: "
+            "cells that differ in nothing that matters share theirs"
+        )
+    notes.append("nothing was written")
+    title = f"{plan.name}: what enqueueing it would do"
+    return [table(title, (">cell", *names, ">runs", "what would happen"), rows, notes=notes)]
+
+
+def _by_cell(plan: Plan) -> dict[int, list[Place]]:
+    found: dict[int, list[Place]] = defaultdict(list)
+    for place in plan.places:
+        found[place.cell].append(place)
+    return found
+
+
+def _told(places: list[Place], known: Known) -> str:
+    counted: Counter[str] = Counter()
+    for place in places:
+        if place.run_key in known:
+            state = known[place.run_key][1]
+            counted[f"{state} ({_ACTIONS[state]})"] += 1
+        else:
+            counted["new"] += 1
+    return ", ".join(f"{number} {what}" for what, number in counted.items())
+
+
+def _place_json(place: Place, known: Known) -> dict[str, Any]:
+    run_id, state = known.get(place.run_key, (None, None))
+    return {
+        "replicate": place.replicate,
+        "key": place.run_key,
+        "id": None if run_id is None else f"r{run_id}",
+        "state": None if state is None else str(state),
+        "action": "new" if state is None else _ACTIONS[state],
+    }

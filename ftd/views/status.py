@@ -1,0 +1,203 @@
+"""What goes on in a home, at one glance: devices, running runs, the queue, recent ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftd.ledger.reads import DeviceRow, ExperimentRow, LiveRow, RunRow, WaitingRow
+from ftd.states import RunState
+from ftd.views import progress
+from ftd.views.phrases import duration, factors, moment, number, size
+from ftd.views.table import Table, table
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything ``ftd status`` shows, read in one moment (`at`, UTC epoch seconds)."""
+
+    home: Path
+    at: float
+    daemon: Mapping[str, Any] | None
+    devices: Sequence[DeviceRow]
+    running: Sequence[LiveRow]
+    waiting: Sequence[tuple[WaitingRow, str]]  # with the reason each waits
+    counts: Mapping[str, int]
+    experiments: Sequence[ExperimentRow]
+    recent: Sequence[RunRow]
+
+    def as_json(self) -> dict[str, Any]:
+        """The object of ``ftd status --json``."""
+        return {
+            "daemon": None if self.daemon is None else dict(self.daemon),
+            "devices": [row.as_json() for row in self.devices],
+            "running": [row.as_json() for row in self.running],
+            "queued": [_waiting_json(row, why) for row, why in self.waiting],
+            "counts": dict(self.counts),
+            "experiments": [_experiment_json(row) for row in self.experiments],
+            "recent": [row.as_json() for row in self.recent],
+        }
+
+
+def tables(seen: Snapshot) -> list[Table]:
+    """The snapshot as tables, the most urgent first."""
+    return [
+        _head(seen),
+        _devices(seen),
+        _running(seen),
+        _waiting(seen),
+        _experiments(seen),
+        _recent(seen),
+    ]
+
+
+def _head(seen: Snapshot) -> Table:
+    if seen.daemon is None:
+        daemon = "no daemon is running: start one with 'ftd daemon'"
+    else:
+        since = seen.daemon.get("since")
+        age = f", up {duration(seen.at - since)}" if isinstance(since, int | float) else ""
+        daemon = f"daemon is running (pid {seen.daemon.get('pid')}{age})"
+    counted = ", ".join(f"{seen.counts.get(state, 0):,} {state}" for state in RunState)
+    return table("", (), (), notes=(f"{seen.home}: {daemon}", f"runs: {counted}"))
+
+
+def _devices(seen: Snapshot) -> Table:
+    return table(
+        "devices",
+        ("device", "name", ">memory", "state", "used by"),
+        (
+            (
+                row.id,
+                row.name,
+                size(row.memory_bytes),
+                row.state,
+                f"r{row.run_id}" if row.run_id else row.detail,
+            )
+            for row in seen.devices
+        ),
+    )
+
+
+def _running(seen: Snapshot) -> Table:
+    return table(
+        "running",
+        ("run", "experiment", "cell", "device", "progress", ">step", ">left", "reports"),
+        (
+            (
+                f"r{row.run_id}",
+                row.experiment,
+                factors(row.factors, row.replicate),
+                row.device,
+                progress.bar(row.step, row.num_steps),
+                progress.steps(row),
+                progress.time_left(row),
+                progress.shown(row.progress),
+            )
+            for row in seen.running
+        ),
+    )
+
+
+def _waiting(seen: Snapshot) -> Table:
+    total = seen.counts.get(RunState.QUEUED, 0) + seen.counts.get(RunState.HELD, 0)
+    more = total - len(seen.waiting)
+    return table(
+        "waiting",
+        ("run", "experiment", "cell", "state", ">priority", "why it waits"),
+        (
+            (
+                f"r{row.run_id}",
+                row.experiment,
+                factors(row.factors, row.replicate),
+                row.state,
+                str(row.priority),
+                why,
+            )
+            for row, why in seen.waiting
+        ),
+        notes=(f"... and {more:,} more",) if more > 0 else (),
+    )
+
+
+def _experiments(seen: Snapshot) -> Table:
+    return table(
+        "experiments",
+        ("id", "name", ">revision", "owner", ">runs", "states", "submitted"),
+        (
+            (
+                f"e{row.id}",
+                row.name,
+                str(row.revision),
+                row.owner,
+                str(sum(row.counts.values())),
+                states(row.counts),
+                moment(row.submitted_at),
+            )
+            for row in seen.experiments
+        ),
+        empty="no experiments yet: 'ftd enqueue SPEC' adds one",
+    )
+
+
+def _recent(seen: Snapshot) -> Table:
+    return table(
+        "ended last",
+        ("run", "experiment", "cell", "state", "ago", "result"),
+        (
+            (
+                f"r{row.id}",
+                ", ".join(row.experiments),
+                factors(row.factors, row.replicate),
+                row.state,
+                duration(seen.at - row.ended_at) if row.ended_at is not None else "-",
+                result(row),
+            )
+            for row in seen.recent
+        ),
+    )
+
+
+def states(counts: Mapping[str, int]) -> str:
+    """``3 running, 9 done``: the states that occur, in their usual order."""
+    return ", ".join(f"{counts[state]:,} {state}" for state in RunState if counts.get(state))
+
+
+def result(row: RunRow, metric: str | None = None) -> str:
+    """What came out of a run in a few words: its error, or its test metrics and flags."""
+    if row.error:
+        return row.error
+    names = [metric] if metric else [name for name in row.metrics if name.startswith("test/")]
+    chosen = [name for name in names if name in row.metrics] or list(row.metrics)
+    parts = [f"{name} {number(row.metrics[name])}" for name in chosen[:3]]
+    return ", ".join([*parts, *row.flags, *(["approximate"] if row.approximate else [])])
+
+
+def _waiting_json(row: WaitingRow, why: str) -> dict[str, Any]:
+    return {
+        "id": f"r{row.run_id}",
+        "experiment": row.experiment,
+        "factors": dict(row.factors),
+        "replicate": row.replicate,
+        "state": str(row.state),
+        "priority": row.priority,
+        "reason": why,
+    }
+
+
+def _experiment_json(row: ExperimentRow) -> dict[str, Any]:
+    return {
+        "id": f"e{row.id}",
+        "name": row.name,
+        "revision": row.revision,
+        "owner": row.owner,
+        "job": row.job,
+        "primary_metric": row.primary_metric,
+        "submitted_at": row.submitted_at,
+        "admitted": row.admitted,
+        "counts": dict(row.counts),
+    }
+
+

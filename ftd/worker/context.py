@@ -1,0 +1,176 @@
+"""The Context a job is given: events, checkpoints, artifacts and stop requests of one attempt."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ftd.clock import monotonic, now
+from ftd.files import Stream, fsync_file, fsync_folder, read_json, sha256_of
+from ftd.job import Stopped, Writer
+from ftd.protocol import ARTIFACTS, EVENTS, HEARTBEAT, STOP, Order
+from ftd.store import Store
+from ftd.worker.checkpoints import SealedCheckpoint, newest, save
+
+PROGRESS_EVERY_S = 0.5
+LOOK_EVERY_S = 0.5  # for a stop request that came without a signal
+
+
+class AttemptContext:
+    """Implements :class:`ftd.job.Context` on an attempt's directory."""
+
+    def __init__(self, directory: Path, order: Order) -> None:
+        self._directory = directory
+        self._order = order
+        self._events = Stream(directory / EVENTS)
+        self._numerics: Mapping[str, Any] = {}
+        self._artifacts: dict[str, dict[str, Any]] = {}
+        self._signalled = False
+        self._saved_step = -1
+        self._saved_at = self._shown_at = self._looked_at = monotonic()
+        self._asked: str | None = None
+
+    @property
+    def seeds(self) -> Mapping[str, int]:
+        return self._order.seeds
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self._order.device_kind == "gpu" else "cpu"
+
+    @property
+    def threads(self) -> int:
+        return self._order.threads
+
+    @property
+    def numerics(self) -> str:
+        return self._order.numerics
+
+    @property
+    def allow_downloads(self) -> bool:
+        return self._order.allow_downloads
+
+    @property
+    def store(self) -> Store:
+        return Store(Path(self._order.store))
+
+    @property
+    def artifacts(self) -> tuple[Mapping[str, Any], ...]:
+        """What was kept so far: {name, bytes, sha256}."""
+        return tuple(self._artifacts.values())
+
+    def fingerprint(self, numerics: Mapping[str, Any]) -> None:
+        self._numerics = dict(numerics)
+        self._emit("fingerprint", numerics=self._numerics)
+
+    def restore(self) -> SealedCheckpoint | None:
+        found = newest(
+            self._directory.parent,
+            self._order.number,
+            self._order.key,
+            lambda folder, why: self.note("checkpoint passed over", folder=str(folder), why=why),
+        )
+        if self._order.number > 1:
+            self._emit("resumed", step=found.step if found else 0)
+        if found is not None:
+            self._saved_step = found.step
+            self._compare_numerics(found)
+        return found
+
+    def checkpoint(self, step: int, files: Callable[[], Mapping[str, Writer]]) -> None:
+        asked = self.stop_request()
+        if step != self._saved_step and (asked or self._due(step)):
+            self._save(step, files())
+        if asked:
+            raise Stopped(asked)
+
+    def metric(self, name: str, value: float, step: int) -> None:
+        if not math.isfinite(value):
+            raise ValueError(f"metric {name} is {value} at step {step}; metrics are finite numbers")
+        if "/" not in name:
+            raise ValueError(f"metric {name!r} does not name its split, as in val/top1")
+        self._emit("metric", name=name, value=float(value), step=step)
+
+    def timing(self, name: str, value: float, step: int) -> None:
+        self._emit("timing", name=name, value=float(value), step=step)
+
+    def progress(self, step: int, num_steps: int, **shown: float | int | str) -> None:
+        time = monotonic()
+        if time - self._shown_at >= PROGRESS_EVERY_S:
+            self._shown_at = time
+            self._emit("progress", step=step, num_steps=num_steps, shown=shown)
+            os.utime(self._directory / HEARTBEAT)
+
+    def note(self, kind: str, **data: Any) -> None:
+        self._emit("note", what=kind, data=data)
+
+    def artifact(self, name: str, write: Writer) -> None:
+        folder = self._directory / ARTIFACTS
+        folder.mkdir(exist_ok=True)
+        path, aside = folder / name, folder / f".{name}"
+        write(aside)
+        fsync_file(aside)
+        os.replace(aside, path)
+        fsync_folder(folder)
+        self._artifacts[name] = {
+            "name": name,
+            "bytes": path.stat().st_size,
+            "sha256": sha256_of(path),
+        }
+
+    def signalled(self) -> None:
+        """A SIGTERM arrived; the next checkpoint is a stop."""
+        self._signalled = True
+
+    def stop_request(self) -> str | None:
+        """Why this attempt shall leave, or None; looks at the disk twice a second at most."""
+        if self._asked is None and (
+            self._signalled or monotonic() - self._looked_at >= LOOK_EVERY_S
+        ):
+            self._looked_at = monotonic()
+            request = read_json(self._directory / STOP)
+            if request is not None:
+                self._asked = str(request.get("why", "stop"))
+            elif self._signalled:
+                self._asked = "signal"
+        return self._asked
+
+    def close(self) -> int:
+        """Make the event stream durable; its final offset."""
+        offset = self._events.sync()
+        self._events.close()
+        return offset
+
+    def _due(self, step: int) -> bool:
+        order = self._order
+        by_steps = order.checkpoint_every_steps
+        if by_steps and step % by_steps == 0:
+            return True
+        return monotonic() - self._saved_at >= order.checkpoint_every_s
+
+    def _save(self, step: int, writers: Mapping[str, Writer]) -> None:
+        started = monotonic()
+        manifest = {
+            "key": self._order.key,
+            "attempt": self._order.number,
+            "events_offset": self._events.sync(),
+            "numerics": self._numerics,
+        }
+        save(self._directory, step, writers, manifest)
+        self._saved_step = step
+        self._saved_at = monotonic()
+        self._emit("checkpoint", step=step, seconds=self._saved_at - started)
+
+    def _compare_numerics(self, found: SealedCheckpoint) -> None:
+        before, here = found.manifest.get("numerics", {}), json.loads(json.dumps(self._numerics))
+        differing = sorted(name for name in {*before, *here} if before.get(name) != here.get(name))
+        if differing:
+            changes = ", ".join(f"{n}: {before.get(n)} -> {here.get(n)}" for n in differing)
+            self._emit("approximate", why=f"resumed at step {found.step} with other {changes}")
+
+    def _emit(self, kind: str, **fields: Any) -> None:
+        self._events.append({"t": now(), "kind": kind, **fields})

@@ -1,0 +1,93 @@
+"""One attempt, from its order to its sealed result."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+from ftd import catalog
+from ftd.errors import DataError, InputError
+from ftd.files import read_json, seal_json, try_lock
+from ftd.inputs import fingerprint
+from ftd.job import Completed, Input, Stopped
+from ftd.process import own_identity
+from ftd.protocol import EXIT_STOPPED, HEARTBEAT, ORDER, RESULT, REVOKED, WORKER, Order, Result
+from ftd.states import Outcome
+from ftd.worker.context import AttemptContext
+
+EXIT_FENCED = 3  # somebody else has the run, or this attempt was called off before it began
+
+
+def main(directory: Path) -> int:
+    """Execute the attempt ordered in `directory`; the process's exit status.
+
+    0 when a result was sealed, 75 when asked to leave, 3 when fenced off before the first write.
+    """
+    order = Order.from_json(read_json(directory / ORDER) or {})
+    lock = try_lock(directory.parent.parent / "lock")  # held until this process dies
+    if lock is None or (directory / REVOKED).exists() or (directory / RESULT).exists():
+        return EXIT_FENCED
+    seal_json(directory / WORKER, own_identity().as_json())
+    (directory / HEARTBEAT).touch()
+
+    context = AttemptContext(directory, order)
+    signal.signal(signal.SIGTERM, lambda *_: context.signalled())
+    result = _execute(order, context)
+    final = Result(
+        **{
+            **result.as_json(),
+            "outcome": result.outcome,
+            "artifacts": context.artifacts,
+            "events_offset": context.close(),
+        }
+    )
+    seal_json(directory / RESULT, final.as_json())
+    return EXIT_STOPPED if result.outcome == Outcome.STOPPED else 0
+
+
+def _execute(order: Order, context: AttemptContext) -> Result:
+    """Run the job; whatever it raises becomes an outcome (the traceback goes to the log)."""
+    try:
+        completed = _run(order, context)
+    except Stopped as stop:
+        return Result(Outcome.STOPPED, why=str(stop))
+    except InputError as error:
+        print(f"refused: {error}", file=sys.stderr)
+        return Result(Outcome.REFUSED, error=str(error))
+    except Exception as error:  # a job may raise anything; the attempt must still end well
+        traceback.print_exc()
+        memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        outcome = Outcome.OUT_OF_MEMORY if memory else Outcome.FAILED
+        return Result(outcome, error=_one_line(error))
+    return Result(
+        Outcome.COMPLETED,
+        num_steps=completed.num_steps,
+        metrics=dict(completed.metrics),
+        state_sha256=completed.state_sha256,
+        flags=completed.flags,
+    )
+
+
+def _run(order: Order, context: AttemptContext) -> Completed:
+    job = catalog.job(order.job)
+    if job.version != order.job_version:
+        raise InputError(
+            f"job {order.job} is now version {job.version}; this run was planned for version "
+            f"{order.job_version}",
+            fix="Enqueue the spec again",
+        )
+    for name, planned in order.inputs.items():
+        found = fingerprint(Input(planned["kind"], planned["where"]))  # type: ignore[arg-type]
+        if found != planned["fingerprint"]:
+            raise DataError(
+                f"{name} ({planned['where']}) changed since the run was planned",
+                fix="Restore it, or enqueue the spec again to run on what is there now",
+            )
+    return job.run(job.Params.model_validate(order.params), context)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:500]

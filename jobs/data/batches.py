@@ -1,0 +1,118 @@
+"""Batches: images gathered from the store as normalised tensors on the device.
+
+On a GPU the next batch is gathered by a thread into pinned memory while the current one computes;
+on the CPU everything happens in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from jobs.data.augment import Augmentation, Views, central
+from jobs.data.images import Images, Pixels
+from jobs.data.keyed import Indices
+from jobs.data.order import Order
+from jobs.sources import Preprocessing
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images (float32, (N, 3, H, W), normalised), labels (int64, N), sample keys (int64, N)."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    keys: torch.Tensor
+
+
+class Loader:
+    """Loads samples of one dataset for one network."""
+
+    def __init__(
+        self, images: Images, crop_size: int, preprocessing: Preprocessing, device: str
+    ) -> None:
+        self.images = images
+        self.crop_size = crop_size
+        self._device = torch.device(device)
+        self._pinned = self._device.type == "cuda"
+        mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
+        # (x / 255 - mean) / std as one multiplication and one addition
+        self._scale = (1 / (255 * std)).view(1, 3, 1, 1).to(self._device)
+        self._shift = (-mean / std).view(1, 3, 1, 1).to(self._device)
+
+    def training(
+        self, train: Indices, order: Order, augmentation: Augmentation, steps: range
+    ) -> Iterator[Batch]:
+        """The batches of `steps`; each depends on its step alone."""
+
+        def gather(step: int) -> Batch:
+            indices = train[order.batch(step)]
+            digests = self.images.digests[indices]
+            return self._gather(indices, augmentation.views(order.epoch_of(step), digests))
+
+        return self._stream(gather, steps)
+
+    def evaluation(self, indices: Indices, batch_size: int) -> Iterator[Batch]:
+        """`indices` in the order given, centre crops."""
+
+        def gather(start: int) -> Batch:
+            chosen = indices[start : start + batch_size]
+            decode_size = self.images.size
+            return self._gather(chosen, central(decode_size, self.crop_size, len(chosen)))
+
+        return self._stream(gather, range(0, len(indices), batch_size))
+
+    def _stream(self, gather: Callable[[int], Batch], numbers: range) -> Iterator[Batch]:
+        gathered = _ahead(gather, numbers) if self._pinned else map(gather, numbers)
+        return map(self._on_device, gathered)
+
+    def _gather(self, indices: Indices, views: Views) -> Batch:
+        """The uint8 images (N, H, W, 3) in host memory, not yet normalised."""
+        size = self.crop_size
+        host = torch.empty(
+            (len(indices), size, size, 3), dtype=torch.uint8, pin_memory=self._pinned
+        )
+        look(self.images, indices, views, host.numpy())
+        labels = torch.from_numpy(self.images.listing.labels[indices])
+        keys = torch.from_numpy(self.images.digests[indices].view(np.int64))
+        return Batch(host, labels, keys)
+
+    def _on_device(self, host: Batch) -> Batch:
+        pixels = host.images.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
+        return Batch(
+            pixels.to(torch.float32).mul_(self._scale).add_(self._shift),
+            host.labels.to(self._device, non_blocking=True),
+            host.keys.to(self._device, non_blocking=True),
+        )
+
+
+def look(images: Images, indices: Indices, views: Views, out: Pixels) -> None:
+    """Copy each image as its view shows it into `out` (uint8, (N, size, size, 3))."""
+    size = out.shape[1]
+    places = zip(
+        indices.tolist(),
+        views.top.tolist(),
+        views.left.tolist(),
+        views.flipped.tolist(),
+        strict=True,
+    )
+    for row, (index, top, left, flipped) in enumerate(places):
+        window = images.pixels(index)[top : top + size, left : left + size]
+        out[row] = window[:, ::-1] if flipped else window
+
+
+def _ahead(gather: Callable[[int], Batch], numbers: Iterable[int]) -> Iterator[Batch]:
+    """``map(gather, numbers)`` with the next one already under way in a thread."""
+    with ThreadPoolExecutor(1, "loader") as pool:
+        waiting = None
+        for number in numbers:
+            following = pool.submit(gather, number)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()

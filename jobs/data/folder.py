@@ -1,0 +1,80 @@
+"""Image folders: one subfolder per class, or train, val and test folders of that kind."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ftd.errors import DataError
+from jobs.data.listing import SPLITS, Listing, SplitName
+
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".tif", ".tiff",
+    ".webp",
+)  # fmt: skip
+
+
+def folder_listing(root: Path, *, given: bool) -> Listing:
+    """List `root`'s images, sorted by path; with `given`, those of its train, val and test folders.
+
+    Classes are all class folders by name, sorted, whether they hold images or not, so that an
+    empty one does not shift the labels of the others.  Hidden files and other file types are left
+    out.  Raises DataError when there is nothing to list.
+    """
+    if not root.is_dir():
+        raise DataError(f"no folder {root}", fix="Check target.folder")
+    tops: dict[SplitName, Path] = {"train": root}
+    if given:
+        tops = {name: root / name for name in SPLITS if (root / name).is_dir()}
+        missing = [name for name in ("train", "test") if name not in tops]
+        if missing:
+            raise DataError(
+                f"{root} has no folder {missing[0]}",
+                fix="split: given needs folders train and test (val is optional)",
+            )
+    class_names = tuple(sorted({name for top in tops.values() for name in _subfolders(top)}))
+    if len(class_names) < 2:
+        raise DataError(
+            f"{root} has {len(class_names)} class folders",
+            fix="Put the images of each class into a subfolder of its own, at least two",
+        )
+    label_of = {name: label for label, name in enumerate(class_names)}
+    ids: list[str] = []
+    labels: list[int] = []
+    splits: list[SplitName] = []
+    for split, top in tops.items():
+        for name in _subfolders(top):
+            paths = sorted(_images(top / name))
+            ids += [os.path.relpath(path, root) for path in paths]
+            labels += [label_of[name]] * len(paths)
+            splits += [split] * len(paths)
+    if not ids:
+        raise DataError(f"no images in {root}", fix=f"Known file types: {' '.join(SUFFIXES)}")
+    return Listing(
+        class_names=class_names,
+        ids=tuple(ids),
+        labels=np.array(labels, dtype=np.int64),
+        content=lambda index: (root / ids[index]).read_bytes(),
+        image=lambda content: Image.open(io.BytesIO(content)),
+        where=str(root),
+        groups=tuple(class_names[label] for label in labels),
+        given=tuple(splits) if given else None,
+    )
+
+
+def _subfolders(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+
+
+def _images(folder: Path) -> list[str]:
+    return [
+        os.path.join(parent, name)
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    ]

@@ -1,0 +1,94 @@
+"""From a network's name to a network ready to train: skeleton, weights, treatment of its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from ftd.errors import InputError, UnknownName, closest
+from jobs.layers import Treatment, check_weights
+from jobs.models import alexnet, efficientnet_lite, resnet, vgg
+from jobs.models.dropout import DropoutKeys, KeyedDropout
+from jobs.models.initialise import initial_state
+from jobs.models.network import Layer, Network, layer_index
+from jobs.models.pooling import AdaptiveAvgPool2d
+from jobs.models.treatment import freeze
+from jobs.models.weights import State, fitted
+
+FAMILIES = (alexnet, efficientnet_lite, resnet, vgg)
+
+
+def skeleton(model: str, num_classes: int) -> tuple[nn.Module, tuple[Layer, ...]]:
+    """The network's module, without memory for its tensors, and its numbered layers."""
+    family = next((family for family in FAMILIES if model in family.MODELS), None)
+    if family is None:
+        known = [name for family in FAMILIES for name in family.MODELS]
+        raise UnknownName(f"no network is called '{model}'", fix=closest(model, known))
+    with torch.device("meta"):
+        module, layers = family.skeleton(model, num_classes)
+    return module, layers
+
+
+def build(
+    model: str,
+    class_names: Sequence[str],
+    treatments: Sequence[Treatment],
+    pretrained: State | None,
+    *,
+    init_seed: int,
+    dropout_seed: int,
+) -> Network:
+    """The network `model` for `class_names` on the CPU, one treatment per layer.
+
+    F and FT layers get their tensors from `pretrained` (see :func:`jobs.models.weights.load`), R
+    layers are initialised; without `pretrained` all are (training from scratch).  Raises
+    UnknownName, WeightsError when `pretrained` does not fit, InputError for F without weights.
+    """
+    if len(set(class_names)) != len(class_names):
+        raise InputError("class names must differ from one another", fix="Rename a class")
+    module, layers = skeleton(model, len(class_names))
+    if len(layers) != len(treatments):
+        raise InputError(f"{model} has {len(layers)} layers, got {len(treatments)} treatments")
+    check_weights(treatments, pretrained is not None)
+    keys = DropoutKeys(dropout_seed)
+    _replace(module, layers, keys)
+    classifier = _classifier(module, layers)
+    empty = module.state_dict()
+    drawn = [
+        name
+        for name in empty
+        if pretrained is None or treatments[layer_index(layers, name)] == Treatment.R
+    ]
+    state = initial_state(
+        module, drawn, classifier=classifier, class_names=class_names, seed=init_seed
+    )
+    if pretrained is not None:
+        shapes = {name: tensor.shape for name, tensor in empty.items()}
+        kept = [name for name in empty if name not in state]
+        state |= fitted(pretrained, shapes, kept, classifier)
+    module.load_state_dict(state, assign=True)  # strict: no tensor is left without memory
+    freeze(module, layers, treatments)
+    return Network(model, module, layers, tuple(treatments), tuple(class_names), keys)
+
+
+def _replace(module: nn.Module, layers: Sequence[Layer], keys: DropoutKeys) -> None:
+    """Put keyed dropout and exact pooling where torch's would draw by position or be inexact."""
+    for path, part in list(module.named_modules()):
+        if isinstance(part, nn.Dropout):
+            layer = layers[layer_index(layers, path)]
+            module.set_submodule(path, KeyedDropout(part.p, layer.name, keys))
+        elif isinstance(part, nn.AdaptiveAvgPool2d) and part.output_size != (1, 1):
+            size = part.output_size  # to 1 x 1 it is a mean, whose gradient is exact already
+            assert isinstance(size, tuple) and isinstance(size[0], int) and isinstance(size[1], int)
+            module.set_submodule(path, AdaptiveAvgPool2d(size[0], size[1]))
+
+
+def _classifier(module: nn.Module, layers: Sequence[Layer]) -> str:
+    """The name of the one linear module in the last layer."""
+    linear: list[str] = [
+        path for path, part in module.named_modules() if isinstance(part, nn.Linear)
+    ]
+    (classifier,) = [path for path in linear if layers[-1].holds(path)]
+    return classifier

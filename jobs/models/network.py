@@ -1,0 +1,91 @@
+"""A network with numbered layers: one module, and which of its tensors belong to which layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from jobs.layers import Treatment
+from jobs.models.dropout import DropoutKeys
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One numbered layer: everything inside `modules` (dotted paths) belongs to it."""
+
+    name: str
+    modules: tuple[str, ...]
+
+    def holds(self, name: str) -> bool:
+        """Whether the module or tensor called `name` belongs to this layer."""
+        return any(name == path or name.startswith(f"{path}.") for path in self.modules)
+
+
+def layer_index(layers: Sequence[Layer], name: str) -> int:
+    """The 0-based index of the one layer that holds `name`; LookupError when it is not one."""
+    found = [index for index, layer in enumerate(layers) if layer.holds(name)]
+    if len(found) != 1:
+        raise LookupError(f"{name} belongs to {len(found)} layers, must be 1")
+    return found[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A classifier, ready to train: images (N, 3, H, W) float32 in, logits (N, classes) out.
+
+    Row i of the classifier is the class ``class_names[i]``.  Layer n is ``layers[n - 1]``.
+    """
+
+    model: str
+    module: nn.Module
+    layers: tuple[Layer, ...]
+    treatments: tuple[Treatment, ...]
+    class_names: tuple[str, ...]
+    dropout_keys: DropoutKeys
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits of a batch."""
+        logits: torch.Tensor = self.module(images)
+        return logits
+
+    def set_keys(self, step: int, sample_keys: torch.Tensor) -> None:
+        """Say who is in the next batch (int64, N): a training step draws its dropout from that."""
+        self.dropout_keys.step = step
+        self.dropout_keys.sample_keys = sample_keys
+
+    def train(self) -> None:
+        """Training mode; frozen layers stay in eval mode whatever is called."""
+        self.module.train()
+
+    def eval(self) -> None:
+        """Evaluation mode."""
+        self.module.eval()
+
+    def to(self, device: torch.device | str) -> Network:
+        """Move all tensors to `device`, in place."""
+        self.module.to(device)
+        return self
+
+    def layer_of(self, name: str) -> int:
+        """The 0-based index of the layer that holds a parameter or buffer."""
+        return layer_index(self.layers, name)
+
+    def treatment_of(self, name: str) -> Treatment:
+        """How the layer of a parameter or buffer is treated."""
+        return self.treatments[self.layer_of(name)]
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters an optimizer may change, by name."""
+        named = self.module.named_parameters()
+        return {name: parameter for name, parameter in named if parameter.requires_grad}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """All parameters and buffers by name, sharing memory with the network."""
+        return {name: tensor.detach() for name, tensor in self.module.state_dict().items()}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Copy a complete :meth:`state` into the network; RuntimeError when it does not fit."""
+        self.module.load_state_dict(state)

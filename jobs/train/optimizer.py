@@ -1,0 +1,66 @@
+"""The optimizer: who gets which learning rate and weight decay, and its state by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from jobs.layers import Treatment
+from jobs.models.network import Network
+from jobs.params import TrainParams
+
+PEAK_LR = "peak_lr"
+
+
+def build_optimizer(network: Network, train: TrainParams) -> torch.optim.Optimizer:
+    """SGD or AdamW over the trainable parameters, one group per (learning rate, weight decay).
+
+    New layers learn at ``head_lr_factor`` times ``lr``; biases and normalisation layers (every
+    parameter with one dimension) have no weight decay.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.trainable().items():
+        is_new = network.treatment_of(name) == Treatment.R
+        peak_lr = train.lr * train.head_lr_factor if is_new else train.lr
+        weight_decay = 0.0 if parameter.ndim <= 1 else train.weight_decay
+        groups.setdefault((peak_lr, weight_decay), []).append(parameter)
+    described = [
+        {"params": parameters, "lr": peak_lr, PEAK_LR: peak_lr, "weight_decay": weight_decay}
+        for (peak_lr, weight_decay), parameters in groups.items()
+    ]
+    if train.optimizer == "adamw":
+        return torch.optim.AdamW(described, betas=train.betas, fused=True)
+    return torch.optim.SGD(
+        described, momentum=train.momentum, nesterov=train.nesterov, fused=True
+    )
+
+
+def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group's learning rate to `factor` times its peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = group[PEAK_LR] * factor
+
+
+def optimizer_state(network: Network, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimizer's tensors as ``slot/parameter name``, for example ``momentum_buffer/fc.bias``."""
+    return {
+        f"{slot}/{name}": tensor
+        for name, parameter in network.trainable().items()
+        for slot, tensor in optimizer.state[parameter].items()
+        if tensor is not None
+    }
+
+
+def load_optimizer_state(
+    network: Network, optimizer: torch.optim.Optimizer, state: Mapping[str, torch.Tensor]
+) -> None:
+    """Put back what :func:`optimizer_state` gave, in each parameter's device and memory layout."""
+    parameters = network.trainable()
+    for key, tensor in state.items():
+        slot, _, name = key.partition("/")
+        parameter = parameters[name]
+        like = parameter.detach() if tensor.shape == parameter.shape else tensor
+        place = torch.empty_like(like, dtype=tensor.dtype, device=parameter.device)
+        optimizer.state[parameter][slot] = place.copy_(tensor)

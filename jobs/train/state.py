@@ -1,0 +1,122 @@
+"""The state of a training run: everything that the next step, and only it, depends on.
+
+Frozen layers are not part of it (they come from the pretrained weights), nor is any generator of
+random numbers (draws are keyed), the data's position (it follows from the step), or the learning
+rate.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from ftd.files import read_json
+from ftd.job import Checkpoint, Writer
+from jobs.layers import Treatment
+from jobs.models.network import Network
+from jobs.params import TrainParams
+from jobs.train.optimizer import build_optimizer, load_optimizer_state, optimizer_state
+
+TENSORS = "state.safetensors"
+FACTS = "state.json"
+FILES = (TENSORS, FACTS)
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass
+class TrainingState:
+    """Where training stands.
+
+    ``step`` counts steps done; at ``validated_step`` the latest validation was finished.  ``sums``
+    (float64, 2) adds up loss and right answers over the images of the current epoch.  ``best``
+    holds the weights of ``best_step``, the validated step with the best value so far (0: none).
+    """
+
+    network: Network
+    optimizer: torch.optim.Optimizer
+    sums: torch.Tensor
+    step: int = 0
+    validated_step: int = 0
+    diverged: bool = False
+    best_step: int = 0
+    best_value: float = 0.0
+    best: Tensors | None = None
+
+    @classmethod
+    def initial(cls, network: Network, train: TrainParams, device: str) -> TrainingState:
+        """The state before the first step; moves `network` to `device`.
+
+        Tensors are laid out channels-last, which computes faster (the CPU: up to 1.7 times).
+        """
+        network.to(device)
+        network.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        sums = torch.zeros(2, dtype=torch.float64, device=device)
+        return cls(network, build_optimizer(network, train), sums)
+
+    def weights(self) -> Tensors:
+        """Parameters and buffers of the layers that change, sharing memory with the network."""
+        return {
+            name: tensor
+            for name, tensor in self.network.state().items()
+            if self.network.treatment_of(name) != Treatment.F
+        }
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Copy what :meth:`weights` gave back into the network."""
+        for name, tensor in self.weights().items():
+            tensor.copy_(weights[name])
+
+    def writers(self, weights: Tensors | None = None) -> Mapping[str, Writer]:
+        """The files of a checkpoint; `weights` stand in for the network's, if given."""
+        tensors = {
+            "sums": self.sums,
+            **_under("weights", self.weights() if weights is None else weights),
+            **_under("optimizer", optimizer_state(self.network, self.optimizer)),
+            **_under("best", self.best if self.best and self.best_step < self.step else {}),
+        }
+        facts = {
+            "step": self.step,
+            "validated_step": self.validated_step,
+            "diverged": self.diverged,
+            "best_step": self.best_step,
+            "best_value": self.best_value,
+        }
+
+        def write_tensors(path: Path) -> None:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+
+        def write_facts(path: Path) -> None:
+            path.write_text(json.dumps(facts))
+
+        return {TENSORS: write_tensors, FACTS: write_facts}
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue where `checkpoint` was taken."""
+        tensors = load_file(checkpoint.path(TENSORS))
+        facts = read_json(checkpoint.path(FACTS)) or {}
+        self.sums.copy_(tensors["sums"])
+        self.load_weights(_below("weights", tensors))
+        load_optimizer_state(self.network, self.optimizer, _below("optimizer", tensors))
+        self.step = facts["step"]
+        self.validated_step = facts["validated_step"]
+        self.diverged = facts["diverged"]
+        self.best_step = facts["best_step"]
+        self.best_value = facts["best_value"]
+        if self.best_step:
+            best = _below("weights" if self.best_step == self.step else "best", tensors)
+            self.best = {name: tensor.to(self.sums.device) for name, tensor in best.items()}
+
+
+def _under(part: str, tensors: Tensors) -> Tensors:
+    return {f"{part}/{name}": tensor for name, tensor in tensors.items()}
+
+
+def _below(part: str, tensors: Tensors) -> Tensors:
+    prefix = f"{part}/"
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
