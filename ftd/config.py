@@ -10,7 +10,7 @@ import os
 import stat
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -32,8 +32,8 @@ class Section(BaseModel):
 class Devices(Section):
     """``[devices]``: what runs may use."""
 
-    cpu_slots: Literal["auto"] | int = Field(
-        "auto", ge=0, description="Runs at once on the CPU; auto: one per core."
+    cpu_slots: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+        "auto", description="Runs at once on the CPU; auto: one per core."
     )
     gpus: Literal["auto", "none"] | tuple[str, ...] = Field(
         "auto", description="auto: all that NVML shows; none; or a list of UUIDs."

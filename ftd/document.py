@@ -37,7 +37,7 @@ class Document:
             if child is None:
                 break
             node = child
-        if node.line is None:
+        if node.line is None or not path:
             return node.source
         return ": ".join(text for text in (f"{node.source}:{node.line}", dotted(path)) if text)
 

@@ -46,9 +46,9 @@ def explain(
     return Complaint(path, what, fix, whole=first["type"] in ("value_error", "assertion_error"))
 
 
-def did_you_mean(word: str, allowed: Sequence[str]) -> str:
-    """``Did you mean 'x'? Allowed: ...``: the closest allowed word and all of them."""
-    near = closest(word, list(allowed))
+def did_you_mean(word: str, allowed: Sequence[str], near: str = "") -> str:
+    """``Did you mean 'x'? Allowed: ...``: the closest allowed word, or `near`, and all of them."""
+    near = near or closest(word, list(allowed))
     near = near[:1].upper() + near[1:]
     listed = f"Allowed: {', '.join(allowed)}" if allowed else ""
     return " ".join(text for text in (near, listed) if text)
@@ -67,11 +67,10 @@ def unknown_key(path: Sequence[str | int], model: type[BaseModel], also: Sequenc
     key = str(path[-1])
     siblings = [*_fields_at(model, path[:-1]), *(also if len(path) == 1 else ())]
     paths = list(parameter_paths(model))
-    same_name = [path for path in paths if path.rpartition(".")[2] == key]
-    if closest(key, siblings) or not (same_name or closest(key, paths)):
-        return did_you_mean(key, siblings)
-    near = f"Did you mean '{same_name[0]}'?" if same_name else f"D{closest(key, paths)[1:]}"
-    return f"{near} Allowed here: {', '.join(siblings)}"
+    elsewhere = [path for path in paths if path.rpartition(".")[2] == key]
+    if elsewhere:
+        return f"Did you mean '{elsewhere[0]}'? Allowed here: {', '.join(siblings)}"
+    return did_you_mean(key, siblings, closest(key, siblings) or closest(key, paths))
 
 
 def _data_path(location: Sequence[str | int], data: Any) -> KeyPath:
@@ -97,8 +96,19 @@ def _deepest(found: list[tuple[KeyPath, Any]]) -> list[tuple[KeyPath, Any]]:
         if not any(len(other) > len(path) and other[: len(path)] == path for other in paths)
         or item["type"] in ("value_error", "assertion_error")
     ]
-    order = {"extra_forbidden": 0, "literal_error": 1, "enum": 1, "missing": 3}
-    return sorted(kept, key=lambda pair: order.get(pair[1]["type"], 2))
+    return sorted(kept, key=lambda pair: _rank(pair[1]))
+
+
+def _rank(item: Any) -> int:
+    """Telling first: unknown keys, misspelled words, values out of range; then what fits less."""
+    kind = item["type"]
+    if kind == "extra_forbidden":
+        return 0
+    if kind in ("literal_error", "enum"):
+        return 1 if isinstance(item["input"], str) else 3
+    if kind == "missing":
+        return 4
+    return 5 if kind.endswith("_type") else 2
 
 
 def _words(

@@ -61,7 +61,7 @@ class Plan:
     cells: tuple[Factors, ...]
     replicates: int
     priority: int
-    primary_metric: str
+    primary_metric: str  # of the first cell
     spec_digest: str  # of the spec's content and the keys it leads to
 
 
@@ -76,31 +76,40 @@ def make_plan(
     Raises SpecError naming the line, key or level of what cannot be run.
     """
     resolver = Resolver(spec, base)
-    questions = [resolver.question(cell) for cell in cells(spec)]
     versions = library_versions()
-    common = {
-        "format": KEY_FORMAT,
-        "job": spec.job,
-        "job_version": resolver.job.version,
-        "device_kind": device_kind,
-        "libraries": versions,
-        "nonce": fresh_nonce,
-    }
+    common = _encode(
+        {
+            "format": KEY_FORMAT,
+            "job": spec.job,
+            "job_version": resolver.job.version,
+            "device_kind": device_kind,
+            "libraries": versions,
+            "nonce": fresh_nonce,
+        }
+    )
     streams = [seeds.streams(spec.seed, replicate) for replicate in range(spec.replicates)]
+    encoded_streams = [_encode(stream) for stream in streams]
     runs: dict[str, PlannedRun] = {}
     places = []
-    for index, question in enumerate(questions):
-        determining = {**common, **_determining(question)}
-        for replicate, run_seeds in enumerate(streams):
-            key = digest({**determining, "seeds": run_seeds})
-            places.append(Place(index, replicate, question.factors, key))
+    shown: list[Factors] = []
+    primary_metric = ""
+    for cell in cells(spec):
+        question = resolver.question(cell)
+        shown.append(question.factors)
+        primary_metric = primary_metric or question.primary_metric
+        asked = _encode(_determining(question))
+        for replicate, encoded in enumerate(encoded_streams):
+            # the canonical JSON of {common, question, seeds}, each part encoded once
+            text = f'{{"common":{common},"question":{asked},"seeds":{encoded}}}'
+            key = hashlib.sha256(text.encode()).hexdigest()
+            places.append(Place(cell.index, replicate, question.factors, key))
             if key not in runs:
                 runs[key] = PlannedRun(
                     key=key,
                     job=spec.job,
                     job_version=resolver.job.version,
                     params=question.params,
-                    seeds=run_seeds,
+                    seeds=streams[replicate],
                     numerics=question.execution.numerics,
                     threads=question.execution.threads,
                     device_kind=device_kind,
@@ -113,10 +122,10 @@ def make_plan(
         job=spec.job,
         runs=tuple(runs.values()),
         places=tuple(places),
-        cells=tuple(question.factors for question in questions),
+        cells=tuple(shown),
         replicates=spec.replicates,
         priority=spec.priority,
-        primary_metric=questions[0].primary_metric,
+        primary_metric=primary_metric,
         spec_digest=digest({"spec": spec.document.plain(), "keys": list(runs)}),
     )
 

@@ -14,7 +14,7 @@ from ftd import catalog, origin
 from ftd.design import Cell, Label
 from ftd.document import KeyPath, shown
 from ftd.errors import InputError, SpecError, UnknownName
-from ftd.explain import explain, unknown_key
+from ftd.explain import explain, parameter_paths, unknown_key
 from ftd.inputs import fingerprint
 from ftd.job import Input, Params
 from ftd.spec import SERVICE_KEYS, Execution, ExperimentSpec
@@ -50,6 +50,7 @@ class Resolver:
                 error.what, where=spec.document.where(("job",)), fix=error.fix
             ) from error
         self._execution = {name: getattr(spec, name) for name in Execution.model_fields}
+        self._varying: set[str] = set()  # paths that have been checked
         self._fingerprints: dict[Input, str] = {}
         self._levels_shown: dict[tuple[str, str], KeyPath] = {}
 
@@ -57,7 +58,9 @@ class Resolver:
         """Validate and resolve one cell.  Raises SpecError saying where and what is allowed."""
         raw, raw_execution = dict(self._spec.params), dict(self._execution)
         for path, value in cell.assignments.items():
-            self._check_varies(path, cell)
+            if path not in self._varying:
+                self._check_varies(path, cell)
+                self._varying.add(path)
             self._assign(raw_execution if path in raw_execution else raw, path, value, cell)
         try:
             params = self._validated(self.job.Params, raw, cell)
@@ -145,11 +148,11 @@ class Resolver:
         return inputs
 
     def _refusal(self, error: InputError, raw: Mapping[str, Any], cell: Cell) -> SpecError:
-        """What a job refuses, with the place of the value that its message quotes."""
+        """What a job refuses, with the place of the parameter it names or whose value it quotes."""
         path = origin.quoted(error.what, raw, self._base)
-        what = f"{error.where}: {error.what}" if error.where else error.what
-        if path is None:
-            what += _in_cell(cell)
+        if error.where in parameter_paths(self.job.Params):
+            path = tuple(error.where.split("."))
+        what = error.what if path is not None else error.what + _in_cell(cell)
         return SpecError(what, where=self._where(cell, path or (), below=False), fix=error.fix)
 
     def _where(self, cell: Cell, path: KeyPath, *, below: bool = True) -> str:

@@ -16,7 +16,7 @@ from pydantic import Field
 from ftd.errors import DataError, InputError
 from ftd.job import Completed, Context, Input, Job, Params
 from jobs import sources
-from jobs.layers import Treatment, numbered, spelled, treatments
+from jobs.layers import Treatment, check_weights, numbered, spelled, treatments
 from jobs.params import ModelParams, TargetParams, TrainParams
 
 PACKAGES = {"elpv": "elpv-dataset", "digits": "scikit-learn"}
@@ -45,7 +45,7 @@ class Finetune(Job[FinetuneParams]):
         """Number the layers, make paths absolute and defaults explicit; refuse what cannot work."""
         model = params.model
         chosen = _treatments(params)
-        sources.check_frozen(model.weights, params.layers, Treatment.F in chosen)
+        check_weights(chosen, model.weights != "none")
         if set(chosen) == {Treatment.F}:
             raise InputError(
                 f"layers '{params.layers}' freeze everything, so there is nothing to train",

@@ -66,11 +66,11 @@ def _table() -> dict[str, dict[str, Any]]:
     return table
 
 
-def published(model: str) -> Published | None:
-    """The ImageNet weights of `model`, or None when there are none.  Raises UnknownName."""
+def published(model: str) -> Published:
+    """The ImageNet weights of `model`; every built-in network has some.  Raises UnknownName."""
     numbered(model)
     row = _table()[model]
-    return Published(row["file"], row["package"]) if row["file"] else None
+    return Published(row["file"], row["package"])
 
 
 def preprocessing(
@@ -96,13 +96,9 @@ def preprocessing(
 def resolve(model: str, weights: Weights, base: Path) -> Weights:
     """`weights` with an absolute file path (relative ones start at `base`).
 
-    Raises WeightsError when `model` has no ImageNet weights or the file is missing.
+    Raises UnknownName for the network and WeightsError when the file is missing.
     """
-    if weights == "imagenet" and published(model) is None:
-        raise WeightsError(
-            f"there are no published ImageNet weights for {model}",
-            fix="Use weights: none, or weights: {file: ...}",
-        )
+    numbered(model)
     if not isinstance(weights, WeightsFile):
         return weights
     path = Path(os.path.abspath(base / Path(weights.file).expanduser()))
@@ -119,16 +115,15 @@ def inputs(model: str, weights: Weights) -> dict[str, Input]:
     """
     if isinstance(weights, WeightsFile):
         return {"weights": Input("file", weights.file)}
-    found = published(model) if weights == "imagenet" else None
-    return {"weights": Input("package", found.package)} if found and found.package else {}
+    package = published(model).package if weights == "imagenet" else None
+    return {"weights": Input("package", package)} if package else {}
 
 
 def identity(model: str, weights: Weights) -> Mapping[str, Any]:
     """What determines the loaded tensors, as JSON values, besides the content of :func:`inputs`."""
     if isinstance(weights, WeightsFile):
         return {"key_map": dict(weights.key_map)}
-    found = published(model) if weights == "imagenet" else None
-    return {"imagenet": found.file} if found else {}
+    return {"imagenet": published(model).file} if weights == "imagenet" else {}
 
 
 def download_folder() -> Path:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import network
 
 from jobs.models.dropout import DropoutKeys, KeyedDropout, random_bits
+from tests.networks import network
 
 KEYS = st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=12, unique=True).map(
     lambda keys: torch.tensor(keys, dtype=torch.int64)
@@ -20,7 +20,8 @@ def dropped(
 ) -> torch.Tensor:
     """Which units of which sample are dropped, at rate 0.5."""
     shared = DropoutKeys(seed, step, keys)
-    return KeyedDropout(0.5, layer, shared)(torch.ones(len(keys), num_units)) == 0
+    out: torch.Tensor = KeyedDropout(0.5, layer, shared)(torch.ones(len(keys), num_units))
+    return out == 0
 
 
 @given(KEYS, st.randoms(use_true_random=False))

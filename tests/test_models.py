@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import digest, imagenet_state, network, scratch_state
 from torch import nn
 from torch.nn import functional
 
@@ -18,6 +17,7 @@ from jobs.models.build import skeleton
 from jobs.models.dropout import KeyedDropout, random_bits
 from jobs.models.network import Network, layer_index
 from jobs.models.pooling import AdaptiveAvgPool2d
+from tests.networks import digest, imagenet_state, network, scratch_state
 
 # layers
 

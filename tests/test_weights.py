@@ -10,7 +10,6 @@ import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import network, scratch_state
 
 from ftd.errors import WeightsError
 from jobs import sources
@@ -18,6 +17,7 @@ from jobs.models import efficientnet_lite
 from jobs.models.published import locate
 from jobs.models.weights import load, read, renamed
 from jobs.sources import WeightsFile
+from tests.networks import network, scratch_state
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])

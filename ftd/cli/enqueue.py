@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``ftd enqueue``."""
     parser.add_argument("spec", metavar="SPEC", help="the spec's file, or - for standard input")
     parser.add_argument(
-        "--dry-run", action="store_true", help="show cells and runs, and what is known; write nothing"
+        "--dry-run", action="store_true", help="show cells, runs, and what is known; write nothing"
     )
     parser.add_argument(
         "--set",

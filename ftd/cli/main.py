@@ -103,7 +103,7 @@ def _add_home(parser: argparse.ArgumentParser, *, default: str | None) -> None:
         "--home", metavar="DIR", default=default, help="the home (else $FTD_HOME, else your own)"
     )
     group.add_argument(
-        "--config", metavar="FILE", default=default, help="the ftd.toml to use instead of the home's"
+        "--config", metavar="FILE", default=default, help="an ftd.toml to use instead of the home's"
     )
     group.add_argument("--version", action=_Version, help="print the version and leave")
 

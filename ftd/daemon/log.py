@@ -50,7 +50,8 @@ class _Readable(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = self.formatTime(record, "%H:%M:%S")
         mark = {"WARNING": "! ", "ERROR": "!! "}.get(record.levelname, "")
-        fields = "  ".join(f"{k}={v}" for k, v in getattr(record, "fields", {}).items())
+        known = getattr(record, "fields", {}).items()
+        fields = "  ".join(f"{name}={value}" for name, value in known if value is not None)
         text = f"{time}  {mark}{record.getMessage()}" + (f"  {fields}" if fields else "")
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 

@@ -94,7 +94,7 @@ class Queue:
                 return False
             try:
                 task = self._huey.deserialize_task(data)
-            except (ValueError, TypeError, HueyException) as error:
+            except (ValueError, TypeError, RecursionError, HueyException) as error:
                 self._refuse(data, error)
                 return True
             self._failure = None

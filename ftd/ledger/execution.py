@@ -314,19 +314,22 @@ def checkpoint_s(ledger: Ledger, run_id: int) -> float:
 def quick_failures(ledger: Ledger, run_id: int, last: int, quick_s: float) -> Sequence[int]:
     """Experiments of a run whose `last` newest attempts all failed within `quick_s` seconds.
 
-    Only attempts since somebody last wished those runs to run count.
+    Only attempts since somebody last wished its runs to run (enqueue, release, retry) count.
     """
     tripped = []
     experiments = Membership.select(Membership.experiment).where(
         Membership.run == run_id, Membership.wish == Wish.RUN
     )
     for experiment in set(ledger.values(experiments)):
+        last_wish = Membership.select(fn.MAX(Membership.wished_at)).where(
+            Membership.experiment == experiment, Membership.wish == Wish.RUN
+        )
         newest = ledger.rows(
             Attempt.select(Attempt.outcome, Attempt.started_at, Attempt.ended_at)
             .join(Membership, on=Membership.run == Attempt.run)
             .where(
                 Membership.experiment == experiment,
-                Attempt.ended_at > Membership.wished_at,
+                Attempt.ended_at > last_wish,
                 Attempt.outcome.is_null(False),
             )
             .group_by(Attempt.id)

@@ -13,7 +13,7 @@ from typing import Any
 from peewee import fn
 
 from ftd.ledger.db import Ledger, chunks
-from ftd.ledger.models import Event, Experiment, Membership, Run
+from ftd.ledger.models import Attempt, Event, Experiment, Membership, Run
 from ftd.ledger.reads import RunRow, experiments, runs
 from ftd.states import RunState
 
@@ -101,3 +101,9 @@ def experiment_details(ledger: Ledger, experiment: int) -> dict[str, Any]:
             for event in ledger.rows(history)
         ],
     }
+
+
+def last_attempt(ledger: Ledger, run_id: int) -> int:
+    """The number of a run's newest attempt, 0 before there is one."""
+    newest = Attempt.select(fn.MAX(Attempt.number)).where(Attempt.run == run_id)
+    return ledger.values(newest)[0] or 0

@@ -12,7 +12,7 @@ Label = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class Observation:
-    """What one cell and replicate gave; `value` is None when it gave nothing, and `absent` says why.
+    """What one cell and replicate gave; without a `value`, `absent` says why there is none.
 
     `flags` may hold ``diverged``, ``stuck``, ``approximate``; `cost_s` is device seconds.
     """
@@ -44,9 +44,7 @@ def levels(observations: Sequence[Observation], factor: str) -> list[Label]:
     return list(found.values())
 
 
-def at_level(
-    observations: Iterable[Observation], factor: str, level: Label
-) -> list[Observation]:
+def at_level(observations: Iterable[Observation], factor: str, level: Label) -> list[Observation]:
     """The observations of one level of a factor."""
     wanted = same(level)
     return [seen for seen in observations if same(seen.factors.get(factor)) == wanted]
@@ -59,5 +57,6 @@ def absences(observations: Iterable[Observation]) -> dict[str, int]:
 
 def flag_counts(observations: Iterable[Observation]) -> dict[str, int]:
     """How many observations with a value carry each flag."""
-    counted = Counter(flag for seen in observations if seen.value is not None for flag in seen.flags)
+    measured = (seen for seen in observations if seen.value is not None)
+    counted = Counter(flag for seen in measured for flag in seen.flags)
     return dict(sorted(counted.items()))

@@ -6,9 +6,10 @@ import os
 import select
 import sys
 import termios
+import time
 import tty
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.live import Live
@@ -25,6 +26,7 @@ def watch(tables: Callable[[int], Sequence[Table]]) -> None:
     """
     console = Console()
     with (
+        suppress(KeyboardInterrupt),
         _keys() as left,
         Live(console=console, screen=True, auto_refresh=False, transient=True) as live,
     ):
@@ -39,7 +41,7 @@ def watch(tables: Callable[[int], Sequence[Table]]) -> None:
 def _keys() -> Iterator[Callable[[float], bool]]:
     """Within it, keys arrive at once; yields a function that waits and says whether to leave."""
     if not sys.stdin.isatty():
-        yield lambda wait_s: bool(select.select([], [], [], wait_s)[0])
+        yield _slept
         return
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
@@ -48,6 +50,11 @@ def _keys() -> Iterator[Callable[[float], bool]]:
         yield lambda wait_s: _pressed(descriptor, wait_s) in (b"q", b"Q", b"")
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def _slept(wait_s: float) -> bool:
+    time.sleep(wait_s)
+    return False
 
 
 def _pressed(descriptor: int, wait_s: float) -> bytes | None:

@@ -50,7 +50,8 @@ def tables(plan: Plan, known: Known) -> list[Table]:
     names = list(dict.fromkeys(name for cell in plan.cells for name in cell))
     rows = []
     for cell, places in _by_cell(plan).items():
-        labels = [level(plan.cells[cell][name]) if name in plan.cells[cell] else "-" for name in names]
+        chosen = plan.cells[cell]
+        labels = [level(chosen[name]) if name in chosen else "-" for name in names]
         rows.append((str(cell), *labels, str(len(places)), _told(places, known)))
     summed = as_json(plan, known)
     distinct = summed["runs"]

@@ -160,9 +160,10 @@ def _recent(seen: Snapshot) -> Table:
     )
 
 
-def states(counts: Mapping[str, int]) -> str:
+def states(counts: Mapping[RunState, int] | Mapping[str, int]) -> str:
     """``3 running, 9 done``: the states that occur, in their usual order."""
-    return ", ".join(f"{counts[state]:,} {state}" for state in RunState if counts.get(state))
+    by_name: dict[str, int] = {str(state): number for state, number in counts.items()}
+    return ", ".join(f"{by_name[state]:,} {state}" for state in RunState if by_name.get(state))
 
 
 def result(row: RunRow, metric: str | None = None) -> str:
@@ -199,5 +200,3 @@ def _experiment_json(row: ExperimentRow) -> dict[str, Any]:
         "admitted": row.admitted,
         "counts": dict(row.counts),
     }
-
-

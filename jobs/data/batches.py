@@ -37,6 +37,7 @@ class Loader:
     ) -> None:
         self.images = images
         self.crop_size = crop_size
+        self.preprocessing = preprocessing
         self._device = torch.device(device)
         self._pinned = self._device.type == "cuda"
         mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)

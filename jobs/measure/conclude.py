@@ -1,11 +1,10 @@
-"""The end of a run: the kept weights are tested, once, and everything worth keeping is kept."""
+"""The end of a run: the kept weights are tested, once, and what is worth keeping is kept."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,6 @@ from jobs.measure.digest import state_sha256
 from jobs.measure.evaluate import evaluate
 from jobs.measure.metrics import chance, measures, named
 from jobs.measure.predictions import write_predictions
-from jobs.models.network import Network
-from jobs.sources import Preprocessing
 from jobs.train.loop import Training
 from jobs.train.state import TrainingState
 
@@ -31,40 +28,68 @@ def conclude(training: Training, state: TrainingState, layers: str) -> Completed
     ``test/...`` are the kept weights' metrics; where the last weights are others, theirs are
     ``test_last/...``.  Interrupted, it is done again from the end of training.
     """
-    context, network = training.context, state.network
-    metrics = training.final_metrics(state)
+    context, listing, splits = training.context, training.loader.images.listing, training.splits
     trained = {name: tensor.clone() for name, tensor in state.weights().items()}
 
     def pause() -> None:
         context.checkpoint(state.step, lambda: state.writers(trained))
 
-    test = training.splits.test
-    if state.best is not None and state.best_step != state.step and not state.diverged:
-        _, found = _tested(training, state, "test", pause)
-        metrics |= named("test_last", found)
+    metrics = {}
+    if state.best is not None and state.best_step < state.step and not state.diverged:
+        last = _logits(training, state, "test", pause)
+        metrics = named("test_last", _metrics(last, listing.labels[splits.test]))
         state.load_weights(state.best)
-    val_logits, found = _tested(training, state, "val", pause)
-    metrics |= named("val", found)
-    test_logits, found = _tested(training, state, "test", pause)
-    metrics |= named("test", found)
+    logits = {name: _logits(training, state, name, pause) for name in ("val", "test")}
+    if not all(np.isfinite(found).all() for found in logits.values()):
+        state.diverged = True
+        logits = {name: np.zeros_like(found) for name, found in logits.items()}
+    for name, found in logits.items():
+        if len(found):
+            metrics |= named(name, _metrics(found, listing.labels[splits.items()[name]]))
     for name, value in metrics.items():
-        if not name.startswith(("train/", "val/")):  # those have their rows from training
+        if state.diverged or not name.startswith("val/"):  # those stand at their own step
             context.metric(name, value, state.step)
-    predictions = {"val": (training.splits.val, val_logits), "test": (test, test_logits)}
-    listing = training.loader.images.listing
+
+    predictions = {name: (splits.items()[name], found) for name, found in logits.items()}
     context.artifact(
-        "predictions.csv",
-        lambda path: write_predictions(path, listing, predictions),
+        "predictions.csv", lambda path: write_predictions(path, listing, predictions)
     )
     context.artifact(
-        "weights.safetensors",
-        partial(_write_weights, network=network, layers=layers, wanted=training.loader.wanted),
+        "weights.safetensors", lambda path: _write_weights(path, training, state, layers)
     )
-    ...
+    return Completed(
+        metrics={**training.final_metrics(state), **metrics},
+        state_sha256=state_sha256(state.network.state()),
+        num_steps=state.step,
+        flags=training.flags(state),
+    )
 
 
-def _tested(
+def _logits(
     training: Training, state: TrainingState, split: str, pause: Callable[[], None]
-) -> tuple[Logits, dict[str, float]]:
-    """Logits and metrics of a split; of a predictor at chance after divergence."""
-    ...
+) -> Logits:
+    """What the network says about a split; infinite after divergence, without asking it."""
+    indices = training.splits.items()[split]
+    if state.diverged:
+        return np.full((len(indices), len(state.network.class_names)), np.inf, np.float32)
+    return evaluate(state.network, training.loader, indices, training.context.device, pause)
+
+
+def _metrics(logits: Logits, labels: npt.NDArray[np.int64]) -> dict[str, float]:
+    """Metrics of logits; those of chance where all are equal or some are not finite."""
+    if not np.isfinite(logits).all() or not logits.any():
+        return chance(logits.shape[1])
+    return measures(logits, labels)
+
+
+def _write_weights(path: Path, training: Training, state: TrainingState, layers: str) -> None:
+    """All tensors of the network, with what is needed to use them."""
+    network, loader = state.network, training.loader
+    described = {
+        "model": network.model,
+        "layers": layers,
+        "class_names": json.dumps(network.class_names),
+        "preprocessing": json.dumps(asdict(loader.preprocessing) | {"size": loader.crop_size}),
+    }
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state().items()}
+    save_file(tensors, path, described)

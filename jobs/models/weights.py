@@ -49,10 +49,7 @@ def load(model: str, weights: Weights, *, allow_downloads: bool) -> State | None
         return renamed(read(Path(weights.file)), weights.key_map)
     if weights == "none":
         return None
-    found = published(model)
-    if found is None:
-        raise WeightsError(f"there are no published ImageNet weights for {model}")
-    state = read(locate(model, found, allow_downloads=allow_downloads))
+    state = read(locate(model, published(model), allow_downloads=allow_downloads))
     if model in efficientnet_lite.MODELS:
         return {efficientnet_lite.published_name(name): value for name, value in state.items()}
     return state
