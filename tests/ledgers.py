@@ -11,6 +11,7 @@ from ftd.layout import Home
 from ftd.ledger.db import Ledger, open_ledger
 from ftd.ledger.enqueue import Enqueued, write_plan
 from ftd.plan import Place, Plan, PlannedRun
+from ftd.seeds import streams
 
 
 def new_ledger(folder: Path) -> Ledger:
@@ -37,7 +38,7 @@ def plan(
                 job="drill",
                 job_version=1,
                 params=dict(params or {"steps": 3}),
-                seeds={"order": replicate},
+                seeds=streams(1, replicate),
                 numerics="exact",
                 threads=1,
                 device_kind="cpu",

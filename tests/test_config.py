@@ -35,7 +35,9 @@ def test_the_annotated_file_names_every_key() -> None:
     def unset(model: BaseModel) -> list[str]:
         absent = [name for name in type(model).model_fields if name not in model.model_fields_set]
         inner = [getattr(model, name) for name in type(model).model_fields]
-        return absent + [name for part in inner if isinstance(part, BaseModel) for name in unset(part)]
+        return absent + [
+            name for part in inner if isinstance(part, BaseModel) for name in unset(part)
+        ]
 
     assert unset(written) == []
 

@@ -87,8 +87,10 @@ plain_values = st.recursive(
     | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.text("abcxyz", min_size=1, max_size=4), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text("abcxyz", min_size=1, max_size=4), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -107,8 +109,9 @@ words = st.text("xyz -:#'\"&*?|>%@\n", max_size=8)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers(-999, 999) | words,
-        lambda inner: st.lists(inner, max_size=3)
-        | st.dictionaries(words.filter(bool), inner, max_size=3),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(words.filter(bool), inner, max_size=3)
+        ),
         max_leaves=8,
     ),
     st.sampled_from([None, True, False]),

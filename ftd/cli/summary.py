@@ -58,7 +58,8 @@ def chosen_metric(rows: Sequence[PlaceRow], wanted: str | None, primary: str) ->
     if have and wanted not in have:
         near = closest(wanted, have)
         raise UnknownName(
-            f"no run has a metric {wanted}", fix=f"{near} Metrics: {', '.join(have)}".strip()
+            f"no run has a metric {wanted}",
+            fix=f"{near[:1].upper()}{near[1:]} Metrics: {', '.join(have)}".strip(),
         )
     return wanted
 

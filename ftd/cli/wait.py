@@ -57,10 +57,10 @@ def _wait(
     while True:
         asked_at = monotonic()
         counts = state_counts(ledger, experiments, runs)
-        told.tell(counts)
         open_states = {state for state, number in counts.items() if number} - ENDED
         if open_states <= {RunState.HELD}:
             return _verdict(told, counts)
+        told.tell(counts)
         pause_s = max(POLL_S, REST * (monotonic() - asked_at))
         if deadline is not None:
             left_s = deadline - monotonic()
@@ -84,18 +84,21 @@ class _Told:
     """Progress on standard error: one line that renews itself, in a terminal only."""
 
     def __init__(self, home: Home) -> None:
+        self._home = home
         self._live = sys.stderr.isatty()
-        if daemon_identity(home) is None:
-            print("ftd: no daemon is running here; 'ftd daemon' starts one", file=sys.stderr)
+        self._begun = False
 
     def tell(self, counts: Mapping[RunState, int]) -> None:
-        """Say where the runs stand."""
+        """Say where the runs stand, and at first whether somebody works on them."""
+        if not self._begun and daemon_identity(self._home) is None:
+            print("ftd: no daemon is running here; 'ftd daemon' starts one", file=sys.stderr)
+        self._begun = True
         if self._live:
             print(f"\r\x1b[K{states(counts)}", end="", file=sys.stderr, flush=True)
 
     def end(self, text: str) -> None:
         """Finish the line, and say something for good."""
-        if self._live:
+        if self._live and self._begun:
             print(file=sys.stderr)
         if text:
             print(f"ftd: {text}", file=sys.stderr)

@@ -113,6 +113,7 @@ def open_ledger(home: Home, *, create: bool = False) -> Ledger:
                 f"no ledger at {home.ledger}. Run 'ftd init' or enqueue a spec, or check --home"
             )
         _create(home)
+    _recognise(home.ledger)
     ledger = Ledger(_connect(home.ledger))
     try:
         _check(ledger, home)
@@ -128,6 +129,7 @@ def upgrade(home: Home) -> list[str]:
     Only the daemon calls this.  A backup is made first, under the lock that creation uses.
     """
     with locked(home.ledger_lock):
+        _recognise(home.ledger)
         db = _connect(home.ledger)
         try:
             version = _version(db, home.ledger)
@@ -155,6 +157,18 @@ def backup(home: Home, label: str) -> Path:
     os.replace(aside, path)
     fsync_folder(path.parent)
     return path
+
+
+def _recognise(path: Path) -> None:
+    """Refuse what is no SQLite file before SQLite can touch it: it would turn an empty one into a
+    database."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(16)
+    except OSError as error:
+        raise LedgerError(f"{path} cannot be read ({error.strerror})") from error
+    if start != b"SQLite format 3\0":
+        raise _damaged(path, "it is no SQLite file")
 
 
 def _connect(path: Path) -> SqliteDatabase:
@@ -200,12 +214,15 @@ def _check(ledger: Ledger, home: Home) -> None:
 
 def _version(db: SqliteDatabase, path: Path) -> int:
     try:
-        return int(db.pragma("user_version"))
+        version = int(db.pragma("user_version"))
     except peewee.DatabaseError as error:
         raise _damaged(path, error) from error
+    if version < 1:
+        raise _damaged(path, "it is no ledger of ftd's")
+    return version
 
 
-def _damaged(path: Path, error: Exception) -> LedgerError:
+def _damaged(path: Path, error: Exception | str) -> LedgerError:
     return LedgerError(
         f"{path} cannot be read ({error}). Nothing was changed. If it is damaged, stop the daemon "
         f"and put the newest file from {path.parent / 'backups'} in its place"

@@ -80,7 +80,7 @@ def plain(one: Table) -> str:
         names = [heading.removeprefix(">") for heading in one.headings]
         widths = [max(map(len, column)) for column in zip(names, *one.rows, strict=True)]
         right = [heading.startswith(">") for heading in one.headings]
-        for row in (names, *one.rows):
+        for row in (names, *one.rows) if any(names) else one.rows:
             cells = (
                 cell.rjust(width) if is_right else cell.ljust(width)
                 for cell, width, is_right in zip(row, widths, right, strict=True)
@@ -117,7 +117,13 @@ def _rich_table(one: Table) -> RenderableType:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    drawn = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    drawn = RichTable(
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+        header_style="dim",
+        show_header=any(one.headings),
+    )
     for heading in one.headings:
         is_right = heading.startswith(">")
         drawn.add_column(
