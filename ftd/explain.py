@@ -58,7 +58,7 @@ def parameter_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Dotted paths of all fields of `model`, and of the models inside."""
     for name, field in model.model_fields.items():
         yield prefix + name
-        for inner in _models_in(field.annotation):
+        for inner in models_in(field.annotation):
             yield from parameter_paths(inner, f"{prefix}{name}.")
 
 
@@ -148,11 +148,12 @@ def _fields_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
     for part in path:
         inner = [m.model_fields[str(part)] for m in models if str(part) in m.model_fields]
         if inner or not isinstance(part, int):
-            models = [found for field in inner for found in _models_in(field.annotation)]
+            models = [found for field in inner for found in models_in(field.annotation)]
     return [name for found in models for name in found.model_fields]
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a value of type `annotation` may be: itself, or members of a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [found for part in get_args(annotation) for found in _models_in(part)]
+    return [found for part in get_args(annotation) for found in models_in(part)]

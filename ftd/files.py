@@ -10,7 +10,6 @@ Three kinds of files make the protocol between daemon and worker:
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -73,6 +72,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def sha256_of(path: Path) -> str:
     """Hex digest of a file's bytes."""
+    import hashlib  # OpenSSL costs every command 10 ms otherwise
+
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

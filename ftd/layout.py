@@ -13,7 +13,6 @@ HOME/log/daemon.jsonl    what the daemon did
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +94,8 @@ def find_home(home: str | None, config: str | None) -> Home:
 
 
 def _home_in(config: Path) -> str | None:
+    import tomllib  # 5 ms that most commands need not spend
+
     try:
         with config.open("rb") as stream:
             home = tomllib.load(stream).get("home")

@@ -118,9 +118,7 @@ class Finetune(Job[FinetuneParams]):
             params.model.name,
             data.listing.class_names,
             _treatments(params),
-            load(
-                params.model.name, params.model.weights, allow_downloads=context.allow_downloads
-            ),
+            load(params.model.name, params.model.weights, allow_downloads=context.allow_downloads),
             init_seed=context.seeds["init"],
             dropout_seed=context.seeds["dropout"],
         )

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftd import yamltext
+from ftd import catalog, yamltext
 from ftd.document import dotted
 from ftd.errors import SpecError
+from ftd.explain import parameter_paths
 from ftd.plan import make_plan
 from ftd.spec import SERVICE_KEYS, ExperimentSpec, load, parse
 
@@ -95,6 +96,7 @@ plain_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(plain_values)
 def test_json_is_read_as_it_was(value: object) -> None:
     """Any JSON text means what a JSON parser says."""
@@ -106,6 +108,7 @@ def test_json_is_read_as_it_was(value: object) -> None:
 words = st.text("xyz -:#'\"&*?|>%@\n", max_size=8)
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers(-999, 999) | words,
@@ -256,6 +259,7 @@ def test_a_missing_or_unreadable_file_is_a_spec_error(tmp_path: Path) -> None:
     assert load(tmp_path / "good.yaml").experiment == "trial"
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200) | st.text("abej:[]{}-&*!? \n'\"#|>1.", max_size=60))
 def test_no_text_raises_anything_else(text: str) -> None:
     """Whatever is written, the answer is a spec or a SpecError."""
@@ -275,6 +279,7 @@ service_values = plain_values | st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from([*SERVICE_KEYS, "steps", "score", "fail_with", "fail_at_step"]),
@@ -294,6 +299,26 @@ def test_no_values_raise_anything_else(values: dict[str, object]) -> None:
         assert len(plan.places) >= 1
 
 
+DEMO = Path(__file__).parent.parent / "examples" / "solar-cells.yaml"
+DEMO_TEXT = DEMO.read_text()
+FINETUNE_PATHS = sorted(parameter_paths(catalog.job("finetune").Params))
+
+
+@settings(deadline=None)
+@given(st.sampled_from(FINETUNE_PATHS), plain_values, st.booleans())
+def test_no_parameter_raises_anything_else(path: str, value: object, varied: bool) -> None:
+    """Any value at any parameter, or as a level of it, plans or is a SpecError."""
+    text = json.dumps([value, "x"] if varied else value, ensure_ascii=False)
+    try:
+        spec = parse(DEMO_TEXT, "s.yaml", {f"factors.{path}" if varied else path: text})
+        plan = make_plan(spec, DEMO.parent, device_kind="cpu")
+    except SpecError as error:
+        assert str(error).startswith(("s.yaml", "--set"))
+    else:
+        assert plan.cells
+
+
+@settings(deadline=None)
 @given(st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=4))
 def test_the_line_of_every_key_is_known(keys: list[str]) -> None:
     """Nested keys are found on the line they were written on."""

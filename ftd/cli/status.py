@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NUM_EXPERIMENTS = 10
 NUM_RECENT = 10
+MAX_PLACES_COUNTED = 10_000  # of the experiments shown, newest first: some 10 ms
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +71,8 @@ def snapshot(home: Home, ledger: Ledger, limit: int) -> status.Snapshot:
                 (row, reason(row, devices, len(running), daemon is not None, at)) for row in waiting
             ],
             counts=reads.counts(ledger),
-            experiments=reads.experiments(ledger, limit=NUM_EXPERIMENTS),
+            experiments=reads.experiments(
+                ledger, limit=NUM_EXPERIMENTS, count_up_to=MAX_PLACES_COUNTED
+            ),
             recent=reads.recent(ledger, NUM_RECENT),
         )

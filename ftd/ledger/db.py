@@ -230,7 +230,14 @@ def _damaged(path: Path, error: Exception | str) -> LedgerError:
 
 
 def _create(home: Home) -> None:
-    home.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        home.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise LedgerError(
+            f"cannot make a home at {home.root} ({error.strerror}). Choose another with --home"
+        ) from error
+    if not os.access(home.root, os.W_OK | os.X_OK):
+        raise LedgerError(f"you may not write to {home.root}. Choose another home with --home")
     _refuse_network_filesystem(home.root)
     with locked(home.ledger_lock):
         if home.ledger.exists():

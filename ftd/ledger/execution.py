@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from peewee import fn
@@ -204,8 +205,7 @@ def live_attempts(ledger: Ledger) -> list[LiveAttempt]:
         .join(Worker)
         .join(Lease, on=(Lease.worker == Worker.id) & Lease.released_at.is_null())
         .join(Run, on=Run.id == Attempt.run)
-        .where(Attempt.outcome.is_null())
-        .order_by(Attempt.id)
+        .where(Attempt.outcome.is_null())  # unordered: else SQLite walks all attempts by id
     )
     return [
         LiveAttempt(
@@ -224,7 +224,7 @@ def live_attempts(ledger: Ledger) -> list[LiveAttempt]:
             wanted=row["wanting"] > 0,
             held=row["holding"] > 0,
         )
-        for row in ledger.rows(query)
+        for row in sorted(ledger.rows(query), key=itemgetter("id"))
     ]
 
 

@@ -92,7 +92,7 @@ def experiment_details(ledger: Ledger, experiment: int) -> dict[str, Any]:
         "primary_metric": base.primary_metric,
         "submitted_at": base.submitted_at,
         "admitted": base.admitted,
-        "counts": dict(base.counts),
+        "counts": dict(base.counts or {}),
         "runs": [f"r{number}" for number in sorted(ledger.values(members))],
         "base": row["base"],
         "spec": row["spec_text"],

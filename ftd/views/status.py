@@ -125,15 +125,15 @@ def _waiting(seen: Snapshot) -> Table:
 def _experiments(seen: Snapshot) -> Table:
     return table(
         "experiments",
-        ("id", "name", ">revision", "owner", ">runs", "states", "submitted"),
+        ("id", "name", ">revision", "owner", ">places", "runs", "submitted"),
         (
             (
                 f"e{row.id}",
                 row.name,
                 str(row.revision),
                 row.owner,
-                str(sum(row.counts.values())),
-                states(row.counts),
+                f"{row.num_places:,}",
+                "many; see 'ftd show'" if row.counts is None else states(row.counts),
                 moment(row.submitted_at),
             )
             for row in seen.experiments
@@ -198,5 +198,6 @@ def _experiment_json(row: ExperimentRow) -> dict[str, Any]:
         "primary_metric": row.primary_metric,
         "submitted_at": row.submitted_at,
         "admitted": row.admitted,
-        "counts": dict(row.counts),
+        "places": row.num_places,
+        "counts": None if row.counts is None else dict(row.counts),
     }

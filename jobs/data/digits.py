@@ -14,7 +14,7 @@ PACKAGE = "scikit-learn"
 def digits_listing() -> Listing:
     """List the digits in the package's order; raises DataError without scikit-learn."""
     try:
-        from sklearn.datasets import load_digits
+        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
     except ImportError:
         raise DataError(
             f"package {PACKAGE} is not installed", fix=f"pip install {PACKAGE}"

@@ -57,7 +57,8 @@ class Images:
     def pixels(self, index: int) -> Pixels:
         """Image `index`: uint8 (size, size, 3), read-only, not copied."""
         shard, row = divmod(index, self.shard_size)
-        return self.shards[shard][row]
+        pixels: Pixels = self.shards[shard][row]
+        return pixels
 
 
 def decoded(

@@ -67,9 +67,7 @@ def prepared(
         progress=progress,
     )
     whole = split(listing, images.digests, target, context.seeds["split"])
-    train = subset(
-        listing, images.digests, whole.train, target.per_class, context.seeds["subset"]
-    )
+    train = subset(listing, images.digests, whole.train, target.per_class, context.seeds["subset"])
     splits = replace(whole, train=train)
     _describe(listing, splits, context)
     return Data(images, splits)
@@ -80,6 +78,6 @@ def _describe(listing: Listing, splits: Splits, context: Context) -> None:
     num_classes = len(listing.class_names)
     counts = {
         name: np.bincount(listing.labels[indices], minlength=num_classes).tolist()
-        for name, indices in splits.items().items()
+        for name, indices in splits.by_name().items()
     }
     context.note("data", class_names=list(listing.class_names), images_per_class=counts)

@@ -29,7 +29,7 @@ class Splits:
     val: Indices
     test: Indices
 
-    def items(self) -> Mapping[str, Indices]:
+    def by_name(self) -> Mapping[str, Indices]:
         """The sets by name."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
@@ -38,7 +38,7 @@ def split(listing: Listing, digests: Bits, target: TargetParams, seed: int) -> S
     """Split `listing`'s samples as `target` says; `seed` is that of the stream ``split``.
 
     Raises DataError when a class has not enough images for ``val_per_class``, or none at all in a
-    set that needs it.
+    set that needs some.
     """
     choose = _Choice(listing, digests, target, seed)
     match target.split:
@@ -48,30 +48,40 @@ def split(listing: Listing, digests: Bits, target: TargetParams, seed: int) -> S
             splits = choose.blocks()
         case _:
             splits = choose.random()
-    for name, indices in splits.items().items():
+    for name, indices in splits.by_name().items():
         if len(indices) or name != "val":
-            _require_every_class(listing, name, indices)
+            _require_classes(listing, name, indices)
     return splits
 
 
 def largest_remainder(counts: npt.NDArray[np.int64], fraction: float) -> npt.NDArray[np.int64]:
-    """`fraction` of each of `counts` (int64, K) in whole numbers that add up to the rounded share
-    of the total; what is left after rounding down goes to the largest remainders (Hamilton)."""
+    """`fraction` of each of `counts` (int64, K) in whole numbers, by Hamilton's method.
+
+    They add up to the rounded share of the total: what is left after rounding down goes to the
+    largest remainders.
+    """
     exact = counts * fraction
     shares = np.floor(exact).astype(np.int64)
     left = round(float(exact.sum())) - int(shares.sum())
     shares[np.argsort(shares - exact, kind="stable")[: max(left, 0)]] += 1
-    return np.minimum(shares, counts)
+    capped: npt.NDArray[np.int64] = np.minimum(shares, counts)
+    return capped
 
 
-def _require_every_class(listing: Listing, name: str, indices: Indices) -> None:
-    present = np.bincount(listing.labels[indices], minlength=len(listing.class_names))
-    if name == "test" and len(listing.class_names) > 2:
-        return  # means over classes leave out what is not there
-    if not present.all():
-        missing = listing.class_names[int(np.argmin(present))]
+def _require_classes(listing: Listing, name: str, indices: Indices) -> None:
+    """Refuse a training set without a class that has images, and scores of one class out of two.
+
+    With more classes, means over classes leave out those that a set has no image of.
+    """
+    num_classes = len(listing.class_names)
+    wanted = np.bincount(listing.labels, minlength=num_classes) > 0
+    if name != "train" and num_classes > 2:
+        return
+    missing = wanted & (np.bincount(listing.labels[indices], minlength=num_classes) == 0)
+    if missing.any() or (num_classes == 2 and not wanted.all()):
+        guilty = int(np.argmax(missing | ~wanted))
         raise DataError(
-            f"the {name} set has no image of class {missing}",
+            f"the {name} set has no image of class {listing.class_names[guilty]}",
             where=listing.where,
             fix="Add images, remove the class, or split in another way",
         )
@@ -92,9 +102,7 @@ class _Choice:
 
     def given(self) -> Splits:
         assert self.listing.given is not None, "resolved: only folders are split by their owner"
-        train, val, test = (
-            np.flatnonzero(np.array(self.listing.given) == name) for name in SPLITS
-        )
+        train, val, test = (np.flatnonzero(np.array(self.listing.given) == name) for name in SPLITS)
         if not len(val):
             val = self._val_of(train)
             train = np.setdiff1d(train, val)
@@ -152,9 +160,7 @@ class _Choice:
         return self._fraction(rest, "val", self.target.val_fraction)
 
     def _fraction(self, indices: Indices, name: str, fraction: float) -> Indices:
-        counts = np.bincount(
-            self.listing.labels[indices], minlength=len(self.listing.class_names)
-        )
+        counts = np.bincount(self.listing.labels[indices], minlength=len(self.listing.class_names))
         return self._first(indices, name, largest_remainder(counts, fraction))
 
     def _per_class(self, indices: Indices, wanted: int) -> Indices:

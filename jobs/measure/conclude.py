@@ -45,15 +45,13 @@ def conclude(training: Training, state: TrainingState, layers: str) -> Completed
         logits = {name: np.zeros_like(found) for name, found in logits.items()}
     for name, found in logits.items():
         if len(found):
-            metrics |= named(name, _metrics(found, listing.labels[splits.items()[name]]))
+            metrics |= named(name, _metrics(found, listing.labels[splits.by_name()[name]]))
     for name, value in metrics.items():
         if state.diverged or not name.startswith("val/"):  # those stand at their own step
             context.metric(name, value, state.step)
 
-    predictions = {name: (splits.items()[name], found) for name, found in logits.items()}
-    context.artifact(
-        "predictions.csv", lambda path: write_predictions(path, listing, predictions)
-    )
+    predictions = {name: (splits.by_name()[name], found) for name, found in logits.items()}
+    context.artifact("predictions.csv", lambda path: write_predictions(path, listing, predictions))
     context.artifact(
         "weights.safetensors", lambda path: _write_weights(path, training, state, layers)
     )
@@ -69,7 +67,7 @@ def _logits(
     training: Training, state: TrainingState, split: str, pause: Callable[[], None]
 ) -> Logits:
     """What the network says about a split; infinite after divergence, without asking it."""
-    indices = training.splits.items()[split]
+    indices = training.splits.by_name()[split]
     if state.diverged:
         return np.full((len(indices), len(state.network.class_names)), np.inf, np.float32)
     return evaluate(state.network, training.loader, indices, training.context.device, pause)

@@ -112,7 +112,7 @@ class Training:
         logits = state.network(batch.images)
         loss = functional.cross_entropy(logits, batch.labels)
         state.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         state.optimizer.step()
         if state.step % per_epoch == 0:
             state.sums.zero_()

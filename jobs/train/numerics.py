@@ -19,12 +19,12 @@ def configure(numerics: str, threads: int) -> None:
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(exact)
     # Nothing here reads memory before writing it, so filling it first would only cost time.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not exact
     torch.backends.cudnn.deterministic = exact
     precision = "ieee" if exact else "tf32"
     torch.backends.cuda.matmul.fp32_precision = precision
-    torch.backends.cudnn.conv.fp32_precision = precision
+    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
 
 
 def fingerprint(numerics: str, device: str) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def fingerprint(numerics: str, device: str) -> dict[str, Any]:
         "memory_format": "channels_last",
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "onednn": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,
+        "onednn": bool(torch.backends.mkldnn.enabled),
         "onednn_isa": os.environ.get("ONEDNN_MAX_CPU_ISA", "default"),
     }
     if device == "cuda":
@@ -45,6 +45,6 @@ def fingerprint(numerics: str, device: str) -> dict[str, Any]:
             "gpu": torch.cuda.get_device_name(),
             "gpu_capability": ".".join(map(str, torch.cuda.get_device_capability())),
             "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         }
     return found

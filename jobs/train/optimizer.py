@@ -32,9 +32,7 @@ def build_optimizer(network: Network, train: TrainParams) -> torch.optim.Optimiz
     ]
     if train.optimizer == "adamw":
         return torch.optim.AdamW(described, betas=train.betas, fused=True)
-    return torch.optim.SGD(
-        described, momentum=train.momentum, nesterov=train.nesterov, fused=True
-    )
+    return torch.optim.SGD(described, momentum=train.momentum, nesterov=train.nesterov, fused=True)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
@@ -44,7 +42,7 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 def optimizer_state(network: Network, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's tensors as ``slot/parameter name``, for example ``momentum_buffer/fc.bias``."""
+    """The optimizer's tensors as ``slot/parameter name``, such as ``momentum_buffer/fc.bias``."""
     return {
         f"{slot}/{name}": tensor
         for name, parameter in network.trainable().items()

@@ -55,7 +55,7 @@ class TrainingState:
         Tensors are laid out channels-last, which computes faster (the CPU: up to 1.7 times).
         """
         network.to(device)
-        network.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.module.to(memory_format=torch.channels_last)
         sums = torch.zeros(2, dtype=torch.float64, device=device)
         return cls(network, build_optimizer(network, train), sums)
 
