@@ -19,7 +19,8 @@ from ftd.errors import SpecError
 from ftd.explain import did_you_mean
 from ftd.spec import ExperimentSpec
 
-MAX_CELLS = 100_000
+MAX_RUNS = 100_000  # of one experiment; so many cells at most, too
+MAX_LABEL = 10_000  # characters of a composite level as shown; never cut in practice
 
 Label = str | int | float | bool | None
 
@@ -76,7 +77,7 @@ def cells(spec: ExperimentSpec) -> tuple[Cell, ...]:
         raise SpecError(
             "every cell is excluded", where=spec.document.where(("exclude",)), fix="Exclude less"
         )
-    _check_size(spec, len(kept), "replicates")
+    _check_size(spec, len(kept) * spec.replicates, "runs", ("replicates",))
     _check_conflicts(spec, kept)
     return tuple(Cell(index, chosen) for index, chosen in enumerate(kept))
 
@@ -106,7 +107,7 @@ def _level(spec: ExperimentSpec, factor: str, value: Any, at: KeyPath) -> Level:
         if "value" in keys or not isinstance(value["set"], dict) or not value["set"]:
             raise _malformed(spec, at)
         return Level(name, value["set"], True, (*at, "set"))
-    label = shown(value, limit=200) if isinstance(value, dict | list) else value
+    label = shown(value, limit=MAX_LABEL) if isinstance(value, dict | list) else value
     return Level(label, {factor: value}, False, at)
 
 
@@ -126,7 +127,8 @@ def _same(label: object) -> str:
 def _crossed(
     spec: ExperimentSpec, factors: Mapping[str, Sequence[Level]]
 ) -> Iterator[dict[str, Level]]:
-    _check_size(spec, math.prod(len(levels) for levels in factors.values()), "factors")
+    num_cells = math.prod(len(levels) for levels in factors.values())
+    _check_size(spec, num_cells, "cells", ("factors",))
     for combination in itertools.product(*factors.values()):
         yield dict(zip(factors, combination, strict=True))
 
@@ -138,7 +140,7 @@ def _listed(
     listed = spec.cells or []
     names = [name for name in factors if any(name in cell for cell in listed)]
     names += dict.fromkeys(name for cell in listed for name in cell if name not in factors)
-    _check_size(spec, len(listed), "cells")
+    _check_size(spec, len(listed), "cells", ("cells",))
     for index, cell in enumerate(listed):
         absent = [name for name in names if name not in cell]
         if absent:
@@ -170,7 +172,7 @@ def _find(
             where=spec.document.where(at),
             fix=did_you_mean(factor, list(factors)),
         )
-    label = shown(value, limit=200) if isinstance(value, dict | list) else value
+    label = shown(value, limit=MAX_LABEL) if isinstance(value, dict | list) else value
     wanted = _same(label)
     for level in factors[factor]:
         if _same(level.label) == wanted:
@@ -186,13 +188,11 @@ def _matches(chosen: Mapping[str, Level], partial: Mapping[str, Level]) -> bool:
     return all(chosen.get(name) is level for name, level in partial.items())
 
 
-def _check_size(spec: ExperimentSpec, num_cells: int, key: str) -> None:
-    num_runs = num_cells * (spec.replicates if key == "replicates" else 1)
-    if num_runs > MAX_CELLS:
-        unit = "cells" if key != "replicates" else "runs"
+def _check_size(spec: ExperimentSpec, count: int, unit: str, at: KeyPath) -> None:
+    if count > MAX_RUNS:
         raise SpecError(
-            f"{num_runs:,} {unit}, the limit is {MAX_CELLS:,}",
-            where=spec.document.where((key,)),
+            f"{count:,} {unit}, the limit is {MAX_RUNS:,}",
+            where=spec.document.where(at),
             fix="Use fewer levels or replicates, or several experiments",
         )
 

@@ -58,9 +58,9 @@ def dotted(path: Sequence[str | int]) -> str:
 def shown(value: object, limit: int = 60) -> str:
     """A plain value as one short line of YAML-like text, for messages and labels."""
     if isinstance(value, dict):
-        text = "{" + ", ".join(f"{key}: {shown(item)}" for key, item in value.items()) + "}"
+        text = "{" + ", ".join(f"{key}: {shown(item, limit)}" for key, item in value.items()) + "}"
     elif isinstance(value, list | tuple):
-        text = "[" + ", ".join(shown(item) for item in value) + "]"
+        text = "[" + ", ".join(shown(item, limit) for item in value) + "]"
     elif value is None or isinstance(value, bool):
         text = str(value).lower() if value is not None else "null"
     else:

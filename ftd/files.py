@@ -170,7 +170,7 @@ def try_lock(path: Path, mode: int = 0o600) -> int | None:
 
     The descriptor is not inherited by child processes unless it is passed on by name.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+    descriptor = _open_lock(path, mode)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -182,10 +182,29 @@ def try_lock(path: Path, mode: int = 0o600) -> int | None:
     return descriptor
 
 
+def _open_lock(path: Path, mode: int) -> int:
+    """Open a lock file, which may be another user's: reading is enough to lock it.
+
+    In a folder that everybody can write to, Linux refuses O_CREAT on other people's files
+    (fs.protected_regular), so only a missing one is created.
+    """
+    while True:
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            pass
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        except FileExistsError:
+            continue
+        os.fchmod(descriptor, mode)  # whatever the umask
+        return descriptor
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive ``flock`` on `path`, waiting for it as long as it takes."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = _open_lock(path, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

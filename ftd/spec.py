@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
@@ -125,19 +124,6 @@ def parse(text: str, source: str, overrides: Mapping[str, str] | None = None) ->
         ) from error
     spec._document = document
     return spec
-
-
-def load(path: Path, overrides: Mapping[str, str] | None = None) -> ExperimentSpec:
-    """Read the spec in a file; raises SpecError, also for a file that cannot be read."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise SpecError(
-            f"cannot read it ({error.strerror})", where=str(path), fix="Check the path"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise SpecError("not UTF-8 text", where=str(path), fix="Save it as UTF-8") from error
-    return parse(text, str(path), overrides)
 
 
 def _overridden(document: Document, path: str, value: str) -> Document:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ftd.ledger.db import Ledger
-from ftd.ledger.execution import Ending, LiveAttempt, end_attempt, live_attempts, start_attempt
+from ftd.ledger.execution import Ending, LiveAttempt, end_attempt, start_attempt
 from ftd.protocol import Result
 from ftd.states import Outcome, RunState
 
@@ -14,7 +14,7 @@ def begin(ledger: Ledger, run_id: int, device: str = "cpu:0") -> LiveAttempt:
     """Start an attempt of a queued run."""
     started = start_attempt(ledger, run_id, device)
     assert started is not None, f"r{run_id} is not queued"
-    return next(attempt for attempt in live_attempts(ledger) if attempt.id == started[0])
+    return started
 
 
 def complete(ledger: Ledger, run_id: int, metrics: Mapping[str, float], *flags: str) -> None:

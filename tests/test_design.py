@@ -80,6 +80,13 @@ def test_a_mapping_without_value_or_set_is_a_value() -> None:
     assert cell.assignments == {"model": {"name": "net", "weights": "none"}}
 
 
+def test_long_composite_values_stay_apart() -> None:
+    """Two levels that differ only far inside are two levels."""
+    path = "/data/" + "deep/" * 30
+    found = designed(f"factors: {{model: [{{file: {path}a}}, {{file: {path}b}}]}}")
+    assert [cell.assignments["model"]["file"][-1] for cell in found] == ["a", "b"]
+
+
 def test_listed_cells_replace_the_crossing() -> None:
     """With `cells`, exactly the listed combinations exist, by name or value."""
     found = designed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,25 @@ def test_a_lock_has_one_holder(tmp_path: Path) -> None:
     again = files.try_lock(tmp_path / "lock")
     assert again is not None
     os.close(again)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become two users")
+def test_another_users_lock_file_can_be_locked() -> None:
+    """In a shared sticky folder, users lock the same file one after the other."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o1777)
+        path = Path(folder) / "cpu-0.lock"
+        assert [_locks_as(uid, path) for uid in (1234, 1235, 1234)] == [True] * 3
+
+
+def _locks_as(uid: int, path: Path) -> bool:
+    """Whether a process of user `uid` gets the lock."""
+    child = os.fork()
+    if child == 0:
+        os.umask(0o077)
+        os.setuid(uid)
+        try:
+            os._exit(0 if files.try_lock(path, 0o666) is not None else 1)
+        except OSError:
+            os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

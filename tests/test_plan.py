@@ -17,7 +17,7 @@ from ftd import catalog, seeds
 from ftd.errors import ConfigError, SpecError, UnknownName
 from ftd.plan import Plan, digest, library_versions, make_plan
 from ftd.schema import schema
-from ftd.spec import SERVICE_KEYS, load, parse
+from ftd.spec import SERVICE_KEYS, parse
 
 ROOT = Path(__file__).parent.parent
 HEAD = "experiment: trial\njob: drill\n"
@@ -215,7 +215,8 @@ def test_jobs_are_found_by_name_without_torch() -> None:
     program = (
         "import sys, pathlib; from ftd import catalog, plan, schema, spec\n"
         "jobs = [catalog.job(name) for name in catalog.job_names()]\n"
-        f"s = spec.load(pathlib.Path({str(ROOT / 'examples' / 'solar-cells.yaml')!r}))\n"
+        f"path = pathlib.Path({str(ROOT / 'examples' / 'solar-cells.yaml')!r})\n"
+        "s = spec.parse(path.read_text(), 's.yaml')\n"
         "plan.make_plan(s, pathlib.Path('/'), device_kind='cpu')\n"
         "heavy = ('torch', 'torchvision', 'numpy', 'huey', 'peewee')\n"
         "print([name for name in heavy if name in sys.modules])"
@@ -281,9 +282,8 @@ def test_the_schema_without_a_job_lists_the_jobs() -> None:
 
 def test_the_demo_asks_twelve_questions() -> None:
     """Two treatments by two sizes by three replicates, shown as they were written."""
-    plan = make_plan(
-        load(ROOT / "examples" / "solar-cells.yaml"), ROOT / "examples", device_kind="cpu"
-    )
+    text = (ROOT / "examples" / "solar-cells.yaml").read_text()
+    plan = make_plan(parse(text, "solar-cells.yaml"), ROOT / "examples", device_kind="cpu")
     assert len(plan.runs) == len(plan.places) == 12
     assert plan.cells[0] == {"layers": "F(1-last-1)R(last)", "target.per_class": 10}
     assert plan.cells[3] == {"layers": "FT(1-last-1)R(last)", "target.per_class": 40}

@@ -15,7 +15,7 @@ from ftd.document import dotted
 from ftd.errors import SpecError
 from ftd.explain import parameter_paths
 from ftd.plan import make_plan
-from ftd.spec import SERVICE_KEYS, ExperimentSpec, load, parse
+from ftd.spec import SERVICE_KEYS, ExperimentSpec, parse
 
 HEAD = "experiment: trial\njob: drill\n"
 
@@ -246,17 +246,6 @@ def test_a_bad_override_is_named(path: str, value: str, expected: list[str]) -> 
     """An error in `--set` names the option instead of a line."""
     message = refused(HEAD, **{path: value})
     assert [part for part in expected if part not in message] == []
-
-
-def test_a_missing_or_unreadable_file_is_a_spec_error(tmp_path: Path) -> None:
-    """Files that are absent or not text are told like everything else."""
-    with pytest.raises(SpecError, match=r"nope\.yaml: cannot read it"):
-        load(tmp_path / "nope.yaml")
-    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SpecError, match="UTF-8"):
-        load(tmp_path / "binary.yaml")
-    (tmp_path / "good.yaml").write_bytes(b"\xef\xbb\xbf" + HEAD.encode())
-    assert load(tmp_path / "good.yaml").experiment == "trial"
 
 
 @settings(deadline=None)

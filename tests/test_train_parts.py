@@ -75,7 +75,8 @@ def test_factors_stay_between_0_and_1(
 
 def test_groups_by_name_and_treatment() -> None:
     """New layers learn faster, biases and norms do not decay, frozen layers are in no group."""
-    net = network("resnet18", "F(1-2)FT(3-9)R(10)")
+    weights = network("resnet18", "FT(1-)").state()
+    net = network("resnet18", "F(1-2)FT(3-9)R(10)", weights)
     optimizer = build_optimizer(net, params(lr=0.1, head_lr_factor=5, weight_decay=0.01))
     found = {}
     for group in optimizer.param_groups:
@@ -118,7 +119,7 @@ def test_optimizer_state_by_name(kind: str) -> None:
 
 
 def test_exact_numerics_are_in_force() -> None:
-    """Exact means deterministic algorithms on the threads asked for, and the fingerprint says so."""
+    """Exact means deterministic algorithms on the threads asked for; the fingerprint says so."""
     before = torch.are_deterministic_algorithms_enabled()
     try:
         numerics.configure("exact", threads=1)

@@ -117,9 +117,9 @@ def _change(home: Home, request: ChangeRequest, who: str) -> tuple[int, ...]:
             case "hold":
                 runs = wishes.wish(ledger, members, Wish.HOLD, who=who, why=request.why)
             case "release":
-                runs = wishes.release(ledger, members, who=who)
+                runs = wishes.release(ledger, members, who=who, why=request.why)
             case "retry":
-                runs = wishes.retry(ledger, members, who=who)
+                runs = wishes.retry(ledger, members, who=who, why=request.why)
             case "prioritise":
                 runs = wishes.prioritise(ledger, members, request.priority, who=who)
     finally:

@@ -39,7 +39,7 @@ def wish(
     return sorted(runs)
 
 
-def retry(ledger: Ledger, memberships: Sequence[int], *, who: str) -> list[int]:
+def retry(ledger: Ledger, memberships: Sequence[int], *, who: str, why: str = "") -> list[int]:
     """Queue failed, cancelled and held runs of these memberships again; the ids of those queued.
 
     A retried run goes on from its last good checkpoint and has its retry budget back.
@@ -57,22 +57,22 @@ def retry(ledger: Ledger, memberships: Sequence[int], *, who: str) -> list[int]:
             runs.update(row["run"] for row in found)
             ledger.write(
                 Membership.update(
-                    wish=Wish.RUN, wished_by=who, wished_at=now(), wished_why="retry"
+                    wish=Wish.RUN, wished_by=who, wished_at=now(), wished_why=why or "retry"
                 ).where(Membership.id.in_([row["id"] for row in found]))
             )
         requeue(ledger, sorted(runs))
-        _record(ledger, "retry", memberships, who, "")
+        _record(ledger, "retry", memberships, who, why)
     return sorted(runs)
 
 
-def release(ledger: Ledger, memberships: Sequence[int], *, who: str) -> list[int]:
+def release(ledger: Ledger, memberships: Sequence[int], *, who: str, why: str = "") -> list[int]:
     """Let held memberships run again (cancelled ones stay cancelled); the ids of their runs."""
     with ledger.transaction():
         held: list[int] = []
         for ids in chunks(memberships):
             chosen = Membership.id.in_(ids), Membership.wish == Wish.HOLD
             held += ledger.values(Membership.select(Membership.id).where(*chosen))
-        return wish(ledger, held, Wish.RUN, who=who, why="release")
+        return wish(ledger, held, Wish.RUN, who=who, why=why or "release")
 
 
 def prioritise(ledger: Ledger, memberships: Sequence[int], priority: int, *, who: str) -> list[int]:

@@ -52,8 +52,8 @@ def _factor(factor: FactorSummary, metric: str, places: int, runs: bool) -> list
         )
     rows = [_contrast(one, places, runs) for one in factor.contrasts]
     headings = (
-        "paired difference", ">replicates", ">mean", ">sd", f"{CONFIDENCE:.0%} interval",
-        "pairs matched", *_more(runs),
+        "paired difference", ">pairs", ">mean", ">sd", f"{CONFIDENCE:.0%} interval",
+        "runs matched", *_more(runs),
     )  # fmt: skip
     return [levels, table("", headings, rows, notes=notes)]
 
@@ -76,7 +76,7 @@ def _contrast(one: Contrast, places: int, runs: bool) -> tuple[str, ...]:
 
 def _interval(found: Interval | None, n: int, places: int) -> str:
     if found is None:
-        return f"no interval from {count(n, 'replicate')}" if n else "no pairs"
+        return f"no interval from {count(n, 'pair')}" if n else "no pairs"
     low, high = (number(value, places, signed=True) for value in (found.low, found.high))
     return f"{low} to {high}" + ("" if found.low <= 0 <= found.high else " *")
 
@@ -111,9 +111,9 @@ def _how_to_read(found: Summary) -> Table:
     notes = ["sd in factor tables: over all runs of the level, so other factors are in it"]
     if any(factor.contrasts for factor in found.factors):
         notes += [
-            "paired difference: runs that differ in this factor only, averaged within a replicate; "
-            "n counts replicates",
-            f"interval: Student's t over replicates, from {MIN_FOR_INTERVAL} on, each for itself "
+            "paired difference: between runs that differ in this factor only; those of a replicate "
+            "are averaged to one pair",
+            f"interval: Student's t over pairs, from {MIN_FOR_INTERVAL} on, each for itself "
             "(not corrected for looking at many); * does not contain 0",
         ]
     return table("", (), (), notes=notes)

@@ -81,13 +81,17 @@ def _metrics(logits: Logits, labels: npt.NDArray[np.int64]) -> dict[str, float]:
 
 
 def _write_weights(path: Path, training: Training, state: TrainingState, layers: str) -> None:
-    """All tensors of the network, with what is needed to use them."""
+    """All tensors of the network, with what is needed to use them.
+
+    The metadata is one JSON text: safetensors writes several entries in an order that changes from
+    process to process, and equal weights shall be equal files.
+    """
     network, loader = state.network, training.loader
     described = {
         "model": network.model,
         "layers": layers,
-        "class_names": json.dumps(network.class_names),
-        "preprocessing": json.dumps(asdict(loader.preprocessing) | {"size": loader.crop_size}),
+        "class_names": network.class_names,
+        "preprocessing": asdict(loader.preprocessing) | {"size": loader.crop_size},
     }
     tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state().items()}
-    save_file(tensors, path, described)
+    save_file(tensors, path, {"ftd": json.dumps(described, sort_keys=True)})

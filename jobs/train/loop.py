@@ -108,7 +108,8 @@ class Training:
         per_epoch = self.order.steps_per_epoch
         set_lr(state.optimizer, lr_factor(self.params, state.step, self.num_steps, per_epoch))
         state.network.set_keys(state.step, batch.keys)
-        state.network.train()
+        if not state.network.module.training:  # after a validation
+            state.network.train()
         logits = state.network(batch.images)
         loss = functional.cross_entropy(logits, batch.labels)
         state.optimizer.zero_grad()

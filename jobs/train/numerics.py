@@ -17,7 +17,8 @@ def configure(numerics: str, threads: int) -> None:
     exact = numerics == "exact"
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS: the same sums every time
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(exact)
+    # Says the same as use_deterministic_algorithms, which imports a compiler for a second first.
+    torch.set_deterministic_debug_mode("error" if exact else "default")  # type: ignore[no-untyped-call]
     # Nothing here reads memory before writing it, so filling it first would only cost time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not exact
