@@ -32,6 +32,7 @@ CHECKPOINTS = "checkpoints"
 ARTIFACTS = "artifacts"
 
 EXIT_STOPPED = 75  # EX_TEMPFAIL: resume me
+EXIT_FENCED = 3  # somebody else has the run, or the attempt was called off before it began
 
 
 @dataclass(frozen=True)

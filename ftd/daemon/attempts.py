@@ -20,7 +20,7 @@ from ftd.ledger.db import Ledger
 from ftd.ledger.execution import Ending, LiveAttempt
 from ftd.ledger.ingest import ingest
 from ftd.process import age_s, kill_session, open_pidfd, send_signal
-from ftd.protocol import CHECKPOINTS, EVENTS, LOG, STOP, Result
+from ftd.protocol import CHECKPOINTS, EVENTS, EXIT_FENCED, LOG, STOP, Result
 from ftd.states import Outcome, RunState
 
 GRACE_PER_CHECKPOINT = 3  # the grace is at least this many times the slowest checkpoint
@@ -210,10 +210,12 @@ def _outcome(
     if over.result is not None:
         return _told(attempt, over.result)
     if over.damaged:
-        return Outcome.FAILED, f"its result file is damaged; see {log}"
+        return Outcome.FAILED, f"its result or its events are damaged; see {log.parent}"
     if attempt.stop_requested_at is not None:
         late = "was stopped before it could save; the last checkpoint counts"
         return (Outcome.TIMED_OUT if attempt.stop_why == "time_limit" else Outcome.STOPPED), late
+    if status == EXIT_FENCED:
+        return Outcome.LOST, "another process held the run"
     if status is not None and status < 0:
         return Outcome.KILLED, f"killed by {signal.Signals(-status).name}"
     if status:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ftd.files import read_json, seal_json, try_lock
 from ftd.process import Identity, alive
-from ftd.protocol import RESULT, REVOKED, WORKER, Result
+from ftd.protocol import EVENTS, RESULT, REVOKED, WORKER, Result
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,10 @@ def _revoke(directory: Path) -> None:
 
 
 def _sealed_result(directory: Path) -> Over:
+    """The result, if it is whole and the events it speaks of are there."""
     try:
-        return Over(Result.from_json(read_json(directory / RESULT) or {}))
-    except (TypeError, KeyError, ValueError):
+        result = Result.from_json(read_json(directory / RESULT) or {})
+        written = (directory / EVENTS).stat().st_size
+    except (TypeError, KeyError, ValueError, FileNotFoundError):
         return Over(None, damaged=True)
+    return Over(result) if written >= result.events_offset else Over(None, damaged=True)

@@ -262,6 +262,7 @@ def end_attempt(ledger: Ledger, attempt: LiveAttempt, ending: Ending) -> RunStat
             )
             if result is not None and ending.outcome == Outcome.COMPLETED:
                 _keep_result(ledger, attempt, result)
+            # a cancelled or held wish may have come while it ran
             settle(ledger, [attempt.run_id])
             if ending.next_state == RunState.FAILED:
                 _fail_dependents(ledger, attempt.run_id)
@@ -273,8 +274,6 @@ def end_attempt(ledger: Ledger, attempt: LiveAttempt, ending: Ending) -> RunStat
                 data={"outcome": ending.outcome, "error": ending.error},
             )
         state = ledger.values(Run.select(Run.state).where(Run.id == attempt.run_id))[0]
-        if state == RunState.CANCELLED:
-            ledger.write(Run.update(ended_at=now()).where(Run.id == attempt.run_id))
     return RunState(state)
 
 
@@ -346,6 +345,7 @@ def quick_failures(ledger: Ledger, run_id: int, last: int, quick_s: float) -> Se
 
 
 def _keep_result(ledger: Ledger, attempt: LiveAttempt, result: Result) -> None:
+    ledger.write(Attempt.update(step=result.num_steps).where(Attempt.id == attempt.id))
     ledger.write(
         Run.update(
             metrics=dict(result.metrics),

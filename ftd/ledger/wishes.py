@@ -116,6 +116,11 @@ def settle(ledger: Ledger, runs: Sequence[int]) -> None:
                 Run.id.in_(ids), waiting
             )
         )
+        ledger.write(
+            Run.update(ended_at=now()).where(
+                Run.id.in_(ids), Run.state == RunState.CANCELLED, Run.ended_at.is_null()
+            )
+        )
 
 
 def requeue(ledger: Ledger, runs: Sequence[int]) -> None:

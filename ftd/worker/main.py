@@ -13,11 +13,19 @@ from ftd.files import read_json, seal_json, try_lock
 from ftd.inputs import fingerprint
 from ftd.job import Completed, Input, Stopped
 from ftd.process import own_identity
-from ftd.protocol import EXIT_STOPPED, HEARTBEAT, ORDER, RESULT, REVOKED, WORKER, Order, Result
+from ftd.protocol import (
+    EXIT_FENCED,
+    EXIT_STOPPED,
+    HEARTBEAT,
+    ORDER,
+    RESULT,
+    REVOKED,
+    WORKER,
+    Order,
+    Result,
+)
 from ftd.states import Outcome
 from ftd.worker.context import AttemptContext
-
-EXIT_FENCED = 3  # somebody else has the run, or this attempt was called off before it began
 
 
 def main(directory: Path) -> int:

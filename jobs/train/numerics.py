@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from jobs.data.batches import MEMORY_FORMAT
+
 
 def configure(numerics: str, threads: int) -> None:
     """Prepare torch for ``exact`` or ``fast`` numerics on `threads` CPU threads.
@@ -18,7 +20,7 @@ def configure(numerics: str, threads: int) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS: the same sums every time
     torch.set_num_threads(threads)
     # Says the same as use_deterministic_algorithms, which imports a compiler for a second first.
-    torch.set_deterministic_debug_mode("error" if exact else "default")  # type: ignore[no-untyped-call]
+    torch.set_deterministic_debug_mode("error" if exact else "default")
     # Nothing here reads memory before writing it, so filling it first would only cost time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not exact
@@ -35,7 +37,7 @@ def fingerprint(numerics: str, device: str) -> dict[str, Any]:
         "numerics": numerics,
         "device": device,
         "dtype": "float32",
-        "memory_format": "channels_last",
+        "memory_format": str(MEMORY_FORMAT[device]).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "onednn": bool(torch.backends.mkldnn.enabled),
@@ -46,6 +48,6 @@ def fingerprint(numerics: str, device: str) -> dict[str, Any]:
             "gpu": torch.cuda.get_device_name(),
             "gpu_capability": ".".join(map(str, torch.cuda.get_device_capability())),
             "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+            "cudnn": torch.backends.cudnn.version(),
         }
     return found

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from ftd.files import read_json
 from ftd.job import Checkpoint, Writer
+from jobs.data.batches import MEMORY_FORMAT
 from jobs.layers import Treatment
 from jobs.models.network import Network
 from jobs.params import TrainParams
@@ -50,12 +51,9 @@ class TrainingState:
 
     @classmethod
     def initial(cls, network: Network, train: TrainParams, device: str) -> TrainingState:
-        """The state before the first step; moves `network` to `device`.
-
-        Tensors are laid out channels-last, which computes faster (the CPU: up to 1.7 times).
-        """
+        """The state before the first step; moves `network` to `device` and lays it out for it."""
         network.to(device)
-        network.module.to(memory_format=torch.channels_last)
+        network.module.to(memory_format=MEMORY_FORMAT[device])
         sums = torch.zeros(2, dtype=torch.float64, device=device)
         return cls(network, build_optimizer(network, train), sums)
 
