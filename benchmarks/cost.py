@@ -25,6 +25,9 @@ class Cost:
     wall_s: float
     cpu_s: float
 
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.wall_s + other.wall_s, self.cpu_s + other.cpu_s)
+
     def __sub__(self, other: Cost) -> Cost:
         return Cost(self.wall_s - other.wall_s, self.cpu_s - other.cpu_s)
 
@@ -53,9 +56,7 @@ def _children() -> Cost:
     return Cost(time.perf_counter(), used.ru_utime + used.ru_stime)
 
 
-def alternated(
-    subjects: Mapping[str, Callable[[], Cost]], repeats: int
-) -> dict[str, list[Cost]]:
+def alternated(subjects: Mapping[str, Callable[[], Cost]], repeats: int) -> dict[str, list[Cost]]:
     """Measure all `subjects` `repeats` times in turn, every other round in reverse order.
 
     What slows the machine down for a while then falls on all of them alike.

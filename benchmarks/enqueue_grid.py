@@ -38,9 +38,7 @@ def measure(size: Size) -> list[Figure]:
     num_cells = size.levels**4
     pairs = list(zip(found["enqueue"], found["bare"], strict=True))
     return [
-        Figure(
-            f"wall, {num_cells:,} cells", "s", [e.wall_s for e, _ in pairs], Goal(1.5)
-        ),
+        Figure(f"wall, {num_cells:,} cells", "s", [e.wall_s for e, _ in pairs], Goal(1.5)),
         Figure(f"CPU, {num_cells:,} cells", "s", [e.cpu_s for e, _ in pairs]),
         Figure("CPU, of a bare start", "x", [e.cpu_s / b.cpu_s for e, b in pairs]),
     ]

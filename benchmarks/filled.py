@@ -7,10 +7,12 @@ would have added (attempts, leases, metrics, timings, artifacts) is put into the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from peewee import fn
 
 from ftd.clock import now
 from ftd.layout import Home
@@ -19,13 +21,15 @@ from ftd.ledger.enqueue import write_plan
 from ftd.ledger.models import Artifact, Attempt, Lease, Membership, Metric, Run, Timing, Worker
 from ftd.ledger.wishes import admit
 from ftd.plan import Place, Plan, PlannedRun
+from ftd.resolve import Factors
 from ftd.seeds import streams
-from ftd.states import Outcome, RunState, Wish
+from ftd.states import ENDED, Outcome, RunState, Wish
 from jobs.finetune import FinetuneParams
 
 REPLICATES = 5
 METRICS = ("train/loss", "train/top1", "val/top1", "val/balanced_accuracy", "val/nll")
-EPOCHS = 4
+ARTIFACTS = ("predictions.csv", "weights.safetensors")
+EPOCHS, STEPS_PER_EPOCH = 4, 15
 
 # of the runs of an experiment; the rest is done
 MIXED = {
@@ -54,13 +58,12 @@ def fill(root: Path, num_runs: int, num_experiments: int, shares: Mapping[RunSta
             with ledger.transaction():
                 ids = _enqueue(ledger, number, num_runs // num_experiments)
                 _execute(ledger, ids, shares)
-        ledger.db.execute_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         ledger.close()
     return home
 
 
-def _enqueue(ledger: Ledger, number: int, num_runs: int) -> tuple[int, ...]:
+def _enqueue(ledger: Ledger, number: int, num_runs: int) -> Sequence[int]:
     plan = _plan(f"study-{number}", num_runs)
     written = write_plan(
         ledger,
@@ -93,7 +96,7 @@ def _plan(name: str, num_runs: int) -> Plan:
         cell, replicate = divmod(number, REPLICATES)
         key = hashlib.sha256(f"{name}/{number}".encode()).hexdigest()
         runs.append(replace(base, key=key, seeds=streams(1, replicate)))
-        factors = {"layers": f"F(1-{cell % 16 + 1})R(18)", "target.per_class": cell // 16}
+        factors: Factors = {"layers": f"F(1-{cell % 16 + 1})R(18)", "target.per_class": cell // 16}
         places.append(Place(cell, replicate, factors, key))
     return Plan(
         name=name,
@@ -108,65 +111,46 @@ def _plan(name: str, num_runs: int) -> Plan:
     )
 
 
-def _execute(ledger: Ledger, ids: tuple[int, ...], shares: Mapping[RunState, float]) -> None:
+def _execute(ledger: Ledger, ids: Sequence[int], shares: Mapping[RunState, float]) -> None:
     """Let the runs stand where `shares` says, with the rows that executing them leaves."""
-    states = _states(ids, shares)
-    for state in RunState:
-        chosen = [run for run, stands in states.items() if stands == state]
+    runs = _by_state(ids, shares)
+    for state, chosen in runs.items():
         ledger.write(Run.update(**_fields(state)).where(Run.id.in_(chosen)))
-        if state == RunState.HELD:
-            ledger.write(Membership.update(wish=Wish.HOLD).where(Membership.run.in_(chosen)))
-    executed = [
-        run for run, state in states.items() if state in (RunState.DONE, RunState.FAILED)
-    ]
-    first = ledger.values(Worker.select(Worker.id).order_by(Worker.id.desc()).limit(1))
-    workers = range((first or [0])[0] + 1, (first or [0])[0] + 1 + len(executed))
-    times = {"started_at": now() - 60, "ended_at": now()}
-    pairs = list(zip(executed, workers, strict=True))
-    ledger.insert_all(
-        Worker,
-        ({"id": w, "directory": f"runs/r{run}/attempts/1", "boot_id": "b", "pid": w,
-          "start_ticks": w, **times} for run, w in pairs),
-    )  # fmt: skip
-    ledger.insert_all(
-        Lease,
-        ({"device": "cpu:0", "worker": w, "taken_at": now() - 60, "released_at": now()}
-         for _, w in pairs),
-    )  # fmt: skip
-    ledger.insert_all(
-        Attempt,
-        ({"run": run, "number": 1, "worker": w, "outcome": _outcome(states[run]), "step": 60,
-          "num_steps": 60, "events_offset": 9000, "progress": {"epoch": 3, "images_per_s": 50.1}, **times}
-         for run, w in pairs),
-    )  # fmt: skip
-    done = [run for run in executed if states[run] == RunState.DONE]
-    ledger.insert_all(Metric, _metrics(done))
-    ledger.insert_all(
-        Timing,
-        ({"run": run, "attempt": 1, "name": "train/images_per_s", "step": 60, "value": 50.1}
-         for run in done),
-    )  # fmt: skip
-    ledger.insert_all(
-        Artifact,
-        ({"run": run, "attempt": 1, "name": name, "num_bytes": 1000, "sha256": "0" * 64}
-         for run in done for name in ("predictions.csv", "weights.safetensors")),
-    )  # fmt: skip
+    held = Membership.run.in_(runs.get(RunState.HELD, []))
+    ledger.write(Membership.update(wish=Wish.HOLD).where(held))
+    first = (ledger.values(Worker.select(fn.MAX(Worker.id)))[0] or 0) + 1
+    for state, outcome in (
+        (RunState.DONE, Outcome.COMPLETED),
+        (RunState.FAILED, Outcome.FAILED),
+    ):
+        tries = list(enumerate(runs.get(state, []), start=first))
+        first += len(tries)
+        ledger.insert_all(Worker, (_worker(worker, run) for worker, run in tries))
+        ledger.insert_all(Lease, (_lease(worker) for worker, _ in tries))
+        ledger.insert_all(Attempt, (_attempt(worker, run, outcome) for worker, run in tries))
+    done = runs[RunState.DONE]
+    ledger.insert_all(Metric, (row for run in done for row in _metrics(run)))
+    ledger.insert_all(Timing, (_timing(run) for run in done))
+    ledger.insert_all(Artifact, (_artifact(run, name) for run in done for name in ARTIFACTS))
 
 
-def _states(ids: tuple[int, ...], shares: Mapping[RunState, float]) -> dict[int, RunState]:
-    """The first runs of an experiment are done, the last ones wait."""
-    states = dict.fromkeys(ids, RunState.DONE)
+def _by_state(
+    ids: Sequence[int], shares: Mapping[RunState, float]
+) -> dict[RunState, Sequence[int]]:
+    """The first runs of an experiment are done, the last ones stand elsewhere."""
+    runs: dict[RunState, Sequence[int]] = {}
     end = len(ids)
-    for state, share in reversed(shares.items()):
+    for state, share in shares.items():
         start = end - round(len(ids) * share)
-        states.update(dict.fromkeys(ids[start:end], state))
+        runs[state] = ids[start:end]
         end = start
-    return states
+    return {RunState.DONE: ids[:end], **runs}
 
 
 def _fields(state: RunState) -> dict[str, Any]:
+    """What a run's own row says in `state`."""
     fields: dict[str, Any] = {"state": state}
-    if state in (RunState.DONE, RunState.FAILED, RunState.CANCELLED):
+    if state in ENDED:
         fields["ended_at"] = now()
     if state == RunState.FAILED:
         fields["error"] = "RuntimeError: failed at step 3"
@@ -177,20 +161,54 @@ def _fields(state: RunState) -> dict[str, Any]:
     return fields
 
 
-def _outcome(state: RunState) -> Outcome:
-    return Outcome.COMPLETED if state == RunState.DONE else Outcome.FAILED
+def _worker(worker: int, run: int) -> dict[str, Any]:
+    return {
+        "id": worker,
+        "directory": f"runs/r{run}/attempts/1",
+        "boot_id": "0" * 36,
+        "pid": worker,
+        "start_ticks": worker,
+        "started_at": now() - 60,
+        "ended_at": now(),
+    }
 
 
-def _metrics(runs: list[int]) -> Iterator[dict[str, Any]]:
-    for run in runs:
-        for epoch in range(1, EPOCHS + 1):
-            for metric in METRICS:
-                split, _, name = metric.partition("/")
-                yield {
-                    "run": run,
-                    "name": name,
-                    "split": split,
-                    "step": epoch * 15,
-                    "attempt": 1,
-                    "value": 0.5,
-                }
+def _lease(worker: int) -> dict[str, Any]:
+    return {"device": "cpu:0", "worker": worker, "taken_at": now() - 60, "released_at": now()}
+
+
+def _attempt(worker: int, run: int, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "run": run,
+        "number": 1,
+        "worker": worker,
+        "outcome": outcome,
+        "started_at": now() - 60,
+        "ended_at": now(),
+        "step": EPOCHS * STEPS_PER_EPOCH,
+        "num_steps": EPOCHS * STEPS_PER_EPOCH,
+        "progress": {"epoch": EPOCHS, "images_per_s": 50.1},
+        "events_offset": 9000,
+    }
+
+
+def _metrics(run: int) -> Iterator[dict[str, Any]]:
+    for epoch in range(1, EPOCHS + 1):
+        for metric in METRICS:
+            split, _, name = metric.partition("/")
+            yield {
+                "run": run,
+                "name": name,
+                "split": split,
+                "step": epoch * STEPS_PER_EPOCH,
+                "attempt": 1,
+                "value": 0.5,
+            }
+
+
+def _timing(run: int) -> dict[str, Any]:
+    return {"run": run, "attempt": 1, "name": "train/images_per_s", "step": 15, "value": 50.1}
+
+
+def _artifact(run: int, name: str) -> dict[str, Any]:
+    return {"run": run, "attempt": 1, "name": name, "num_bytes": 1000, "sha256": "0" * 64}

@@ -1,40 +1,44 @@
 """The job ``finetune`` with everything on against a plain training loop doing the same steps.
 
 The job runs on a worker's own context: events, checkpoints, stop requests, keyed order and
-augmentation, validation, artifacts.  Both run in turn in this process.  Speed is that of training
-with its validations; what starting and concluding a run costs is shown beside it.
+augmentation, validation.  The two take turns after every batch, in one process, so that whatever
+slows the machine down falls on both alike.  Speed is that of training with its validations; what
+starting and concluding a run costs is shown beside it.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.cost import Cost, alternated, spent
+from benchmarks.cost import Cost
 from benchmarks.figures import Figure, Goal
-from benchmarks.timed_job import new_context
+from benchmarks.timed_job import Stopwatch, new_context, timed_run
 from jobs import sources
 from jobs.finetune import Finetune, FinetuneParams
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from benchmarks.plain_loop import Split
+    from benchmarks.plain_loop import PlainLoop, Split
 
-CHECKPOINT_EVERY_S = 15.0  # four times as often as the default, since a round is shorter than that
+# The default is a minute.  A round is shorter, so checkpoints come about four times as often: as
+# the two take turns, half of this time is the job's own.
+CHECKPOINT_EVERY_S = 30.0
 LR, HEAD_LR_FACTOR = 0.01, 10.0
+HEAD = "fc"  # the classifier of the networks below
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network, what is trained of it, and for how long."""
+    """A network, what is trained of it, on which images, and for how long."""
 
     model: str
     layers: str
     weights: str
+    dataset: str
     decode_size: int
     epochs: int
 
@@ -50,9 +54,9 @@ class Case:
 
 
 CASES = (
-    Case("efficientnet_lite0", "FT(1-last-1)R(last)", "imagenet", 128, epochs=4),
-    Case("efficientnet_lite0", "F(1-last-1)R(last)", "imagenet", 128, epochs=12),
-    Case("resnet18", "FT(1-last-1)R(last)", "none", 64, epochs=8),
+    Case("efficientnet_lite0", "FT(1-last-1)R(last)", "imagenet", "elpv", 128, epochs=4),
+    Case("efficientnet_lite0", "F(1-last-1)R(last)", "imagenet", "elpv", 128, epochs=12),
+    Case("resnet18", "FT(1-last-1)R(last)", "none", "elpv", 64, epochs=8),
 )
 
 
@@ -67,9 +71,9 @@ class Size:
 
 
 SMALL = Size(
-    cases=(Case("efficientnet_lite0", "FT(1-last-1)R(last)", "none", 32, epochs=1),),
-    per_class=16,
-    val_per_class=8,
+    cases=(Case("efficientnet_lite0", "FT(1-last-1)R(last)", "none", "digits", 16, epochs=2),),
+    per_class=4,
+    val_per_class=2,
     repeats=1,
 )
 
@@ -79,144 +83,140 @@ def measure(size: Size) -> list[Figure]:
     figures = []
     for case in size.cases:
         with tempfile.TemporaryDirectory(prefix="ftd-bench-") as folder:
-            figures += _figures(case, _Contest(case, size, Path(folder)).rounds())
+            contest = _Contest(case, size, Path(folder))
+            figures += _figures(case, [contest.round() for _ in range(size.repeats)])
     return figures
 
 
 @dataclass(frozen=True)
 class _Round:
-    """What the job and the plain loop spent on training, and on everything."""
+    """What training cost the job and the plain loop, and what the rest of the job cost."""
 
     job: Cost
     plain: Cost
-    job_whole: Cost
-    plain_whole: Cost
+    job_rest: Cost
 
 
 def _figures(case: Case, rounds: list[_Round]) -> list[Figure]:
     goal = Goal(0.97, at_least=True)
-    speed_cpu = [one.plain.cpu_s / one.job.cpu_s for one in rounds]
-    speed_wall = [one.plain.wall_s / one.job.wall_s for one in rounds]
-    rest = [one.job_whole.cpu_s - one.job.cpu_s for one in rounds]
-    plain_rest = [one.plain_whole.cpu_s - one.plain.cpu_s for one in rounds]
+    cpu = [one.plain.cpu_s / one.job.cpu_s for one in rounds]
+    wall = [one.plain.wall_s / one.job.wall_s for one in rounds]
     return [
-        Figure(f"{case.name}: speed (CPU)", "x", speed_cpu, goal),
-        Figure(f"{case.name}: speed (wall)", "x", speed_wall, goal),
+        Figure(f"{case.name}: speed (CPU)", "x", cpu, goal),
+        Figure(f"{case.name}: speed (wall)", "x", wall, goal),
         Figure(f"{case.name}: training (CPU)", "s", [one.job.cpu_s for one in rounds]),
-        Figure(f"{case.name}: start and end (CPU)", "s", rest),
-        Figure(f"{case.name}: the plain loop's (CPU)", "s", plain_rest),
+        Figure(f"{case.name}: start and end (CPU)", "s", [one.job_rest.cpu_s for one in rounds]),
     ]
 
 
 class _Contest:
-    """The job and the plain loop on the same images, in turn."""
+    """The job and the plain loop on the same images."""
 
     def __init__(self, case: Case, size: Size, root: Path) -> None:
-        self._case = case
-        self._params = _params(case, size)
-        self._repeats = size.repeats
-        self._root = root
-        self._num_attempts = 0
-        self._trained: dict[str, list[Cost]] = {"job": [], "plain": []}
-        self._plain = _plain(case, self._params, *self._splits(), save_to=root / "plain.pt")
-
-    def rounds(self) -> list[_Round]:
-        """Warm up, then measure."""
-        subjects = {"job": self._run_job, "plain": self._run_plain}
-        alternated(subjects, 1)
-        for costs in self._trained.values():
-            costs.clear()
-        whole = alternated(subjects, self._repeats)
-        trained = self._trained
-        rows = zip(trained["job"], trained["plain"], whole["job"], whole["plain"], strict=True)
-        return [_Round(*costs) for costs in rows]
-
-    def _run_job(self) -> Cost:
-        context = self._context()
-        started = spent()
-        Finetune().run(self._params, context)
-        context.close()
-        self._trained["job"].append(context.training())
-        return spent() - started
-
-    def _run_plain(self) -> Cost:
         import torch
 
-        torch.use_deterministic_algorithms(False)  # the job's setting, not the loop's
-        started = spent()
-        self._trained["plain"].append(self._plain())
-        return spent() - started
+        torch.set_num_threads(1)  # as many as the job is given
+        self._case = case
+        self._params = _params(case, size)
+        self._root = root
+        self._num_attempts = 0
+        self._train, self._val = self._splits()
 
-    def _context(self) -> Any:
+    def round(self) -> _Round:
+        """Both once, in turns."""
+        plain = _PlainTurns(self._plain_loop(), self._train, self._val)
+        job = timed_run(*self._attempt(), turn=plain.turn)
+        while not plain.is_over:
+            plain.turn()
+        return _Round(job.training, plain.training.total, job.whole.total - job.training)
+
+    def _attempt(self) -> tuple[Path, Path, FinetuneParams, float]:
         self._num_attempts += 1
         directory = self._root / f"attempt{self._num_attempts}"
-        return new_context(directory, self._root / "store", self._params, CHECKPOINT_EVERY_S)
+        return directory, self._root / "store", self._params, CHECKPOINT_EVERY_S
 
-    def _splits(self) -> tuple[Split, Split, Split]:
-        """The images as the job decodes, splits and chooses them."""
+    def _splits(self) -> tuple[Split, Split]:
+        """Training and validation images as the job decodes, splits and chooses them."""
         import numpy as np
 
         from benchmarks.plain_loop import Split
         from jobs.data.prepare import prepared
 
-        data = prepared(
-            self._params.target,
-            Finetune().inputs(self._params)["target"],
-            sources.preprocessing(self._case.model).interpolation,
-            self._context(),
-            None,
-            (),
-        )
-        images, splits = data.images, data.splits
-        train, val, test = (
+        context = new_context(*self._attempt(), turn=lambda: None)
+        context.whole.start()
+        interpolation = sources.preprocessing(self._case.model).interpolation
+        source = Finetune().inputs(self._params)["target"]
+        data = prepared(self._params.target, source, interpolation, context, None, ())
+        context.close()
+        train, val = (
             Split(
-                np.stack([images.pixels(index) for index in indices.tolist()]),
+                np.stack([data.images.pixels(index) for index in indices.tolist()]),
                 data.listing.labels[indices],
             )
-            for indices in (splits.train, splits.val, splits.test)
+            for indices in (data.splits.train, data.splits.val)
         )
-        return train, val, test
+        return train, val
+
+    def _plain_loop(self) -> PlainLoop:
+        from benchmarks.plain_loop import PlainLoop, Recipe
+        from jobs.measure.evaluate import BATCH_SIZE
+
+        wanted = sources.preprocessing(self._case.model)
+        recipe = Recipe(
+            head=HEAD,
+            frozen=self._case.frozen,
+            epochs=self._case.epochs,
+            batch_size=self._params.train.batch_size,
+            eval_batch_size=BATCH_SIZE["cpu"],
+            lr=LR,
+            head_lr=LR * HEAD_LR_FACTOR,
+            mean=wanted.mean,
+            std=wanted.std,
+        )
+        num_classes = int(self._train.labels.max()) + 1
+        return PlainLoop(_network(self._case, num_classes), recipe)
 
 
-def _plain(
-    case: Case, params: FinetuneParams, train: Split, val: Split, test: Split, *, save_to: Path
-) -> Callable[[], Cost]:
-    import torch
+class _PlainTurns:
+    """The plain loop, one batch per turn; the first step is not counted, as with the job."""
 
-    from benchmarks.plain_loop import PlainLoop, Recipe
-    from jobs.measure.evaluate import BATCH_SIZE
+    def __init__(self, loop: PlainLoop, train: Split, val: Split) -> None:
+        self._batches = loop.train(train, val)
+        self._num_turns = 0
+        self.training = Stopwatch()
+        self.is_over = False
 
-    torch.set_num_threads(1)  # as many as the job is given
-    wanted = sources.preprocessing(case.model)
-    recipe = Recipe(
-        head="fc",
-        frozen=case.frozen,
-        epochs=case.epochs,
-        batch_size=params.train.batch_size,
-        eval_batch_size=BATCH_SIZE["cpu"],
-        lr=LR,
-        head_lr=LR * HEAD_LR_FACTOR,
-        mean=wanted.mean,
-        std=wanted.std,
-    )
-    return lambda: PlainLoop(_network(case), recipe).run(train, val, test, save_to)
+    def turn(self) -> None:
+        """Train or validate on one batch, if there is one left."""
+        import torch
+
+        if self.is_over:
+            return
+        mode = torch.get_deterministic_debug_mode()
+        torch.set_deterministic_debug_mode("default")  # the job's setting is not the loop's
+        self._num_turns += 1
+        watch = self.training if self._num_turns > 1 else Stopwatch()
+        watch.start()
+        self.is_over = next(self._batches, "over") == "over"
+        watch.stop()
+        torch.set_deterministic_debug_mode(mode)
 
 
-def _network(case: Case) -> nn.Module:
-    """The same network for two classes, without what the job puts into it."""
-    if case.model == "efficientnet_lite0":
-        from jobs.models.efficientnet_lite import EfficientNetLite0
-        from jobs.models.weights import load
+def _network(case: Case, num_classes: int) -> nn.Module:
+    """The same network without what the job puts into it."""
+    if case.model != "efficientnet_lite0":
+        from torchvision import models
 
-        network: nn.Module = EfficientNetLite0(2)
-        if case.weights == "imagenet":
-            state = load(case.model, "imagenet", allow_downloads=False) or {}
-            kept = {name: value for name, value in state.items() if not name.startswith("fc.")}
-            network.load_state_dict(kept, strict=False)
+        network: nn.Module = models.get_model(case.model, weights=None, num_classes=num_classes)
         return network
-    from torchvision import models
+    from jobs.models.efficientnet_lite import EfficientNetLite0
+    from jobs.models.weights import load
 
-    network = models.get_model(case.model, weights=None, num_classes=2)
+    network = EfficientNetLite0(num_classes)
+    if case.weights == "imagenet":
+        state = load(case.model, "imagenet", allow_downloads=False) or {}
+        kept = {name: value for name, value in state.items() if not name.startswith(f"{HEAD}.")}
+        network.load_state_dict(kept, strict=False)
     return network
 
 
@@ -225,7 +225,7 @@ def _params(case: Case, size: Size) -> FinetuneParams:
         "model": {"name": case.model, "weights": case.weights},
         "layers": case.layers,
         "target": {
-            "dataset": "elpv",
+            "dataset": case.dataset,
             "decode_size": case.decode_size,
             "per_class": size.per_class,
             "val_per_class": size.val_per_class,

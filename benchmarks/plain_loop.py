@@ -8,17 +8,14 @@ randomness, no checkpoints, no records.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
-
-from benchmarks.cost import Cost, spent
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,14 @@ class Recipe:
     std: tuple[float, float, float]
 
 
+Pauses = Generator[None, None, float]
+
+
 class PlainLoop:
-    """Trains one network; images are bytes until their batch is normalised."""
+    """Trains one network; images are bytes until their batch is normalised.
+
+    Its methods pause (yield) after every batch, so that somebody else can have a turn.
+    """
 
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -56,20 +59,15 @@ class PlainLoop:
         self.scale = (1 / (255 * std)).view(1, 3, 1, 1)
         self.shift = (-mean / std).view(1, 3, 1, 1)
 
-    def run(self, train: Split, val: Split, test: Split, save_to: Path) -> Cost:
-        """Train, test the best weights and save them.
-
-        Returns what was spent from the end of the first step to that of the last validation.
-        """
-        recipe = self.recipe
-        steps_per_epoch = -(-len(train.labels) // recipe.batch_size)
+    def train(self, train: Split, val: Split) -> Pauses:
+        """Train, validating after every epoch; leaves the best weights in the network."""
+        steps_per_epoch = -(-len(train.labels) // self.recipe.batch_size)
         optimizer = self._optimizer()
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            optimizer, recipe.epochs * steps_per_epoch
+            optimizer, self.recipe.epochs * steps_per_epoch
         )
         best_accuracy, best = -1.0, self.network.state_dict()
-        started = None
-        for _ in range(recipe.epochs):
+        for _ in range(self.recipe.epochs):
             self._training_mode()
             loss_sum, num_right = 0.0, 0
             order = np.random.permutation(len(train.labels))
@@ -84,17 +82,28 @@ class PlainLoop:
                 schedule.step()
                 loss_sum += loss.item() * len(labels)
                 num_right += int((logits.argmax(1) == labels).sum())
-                started = started or spent()
-            accuracy, _ = self._evaluate(val)
+                yield
+            accuracy = yield from self.evaluate(val)
             if accuracy > best_accuracy:
                 best_accuracy = accuracy
                 best = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
-        finished = spent()
         self.network.load_state_dict(best)
-        self._evaluate(test)
-        torch.save(self.network.state_dict(), save_to)
-        assert started is not None, "there is at least one step"
-        return finished - started
+        return best_accuracy
+
+    def evaluate(self, split: Split) -> Pauses:
+        """The accuracy on `split`; also computes the loss, as people do."""
+        self.network.eval()
+        size = self.recipe.eval_batch_size
+        num_right, loss_sum = 0, 0.0
+        for start in range(0, len(split.labels), size):
+            images = torch.from_numpy(split.images[start : start + size])
+            labels = torch.from_numpy(split.labels[start : start + size])
+            with torch.inference_mode():
+                logits = self.network(self._normalised(images))
+                num_right += int((logits.argmax(1) == labels).sum())
+                loss_sum += float(functional.cross_entropy(logits, labels, reduction="sum"))
+            yield
+        return num_right / len(split.labels)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         head = list(self.head.parameters())
@@ -121,20 +130,3 @@ class PlainLoop:
 
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:
         return images.permute(0, 3, 1, 2).float().mul_(self.scale).add_(self.shift)
-
-    def _evaluate(self, split: Split) -> tuple[float, float]:
-        """Accuracy and mean loss."""
-        self.network.eval()
-        num_right, loss_sum = 0, 0.0
-        with torch.inference_mode():
-            for images, labels in _batches(split, self.recipe.eval_batch_size):
-                logits = self.network(self._normalised(images))
-                num_right += int((logits.argmax(1) == labels).sum())
-                loss_sum += float(functional.cross_entropy(logits, labels, reduction="sum"))
-        return num_right / len(split.labels), loss_sum / len(split.labels)
-
-
-def _batches(split: Split, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    for start in range(0, len(split.labels), size):
-        part = slice(start, start + size)
-        yield torch.from_numpy(split.images[part]), torch.from_numpy(split.labels[part])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.cost import Cost, spent
@@ -13,34 +14,78 @@ from ftd.worker.context import AttemptContext
 from jobs.finetune import Finetune, FinetuneParams
 
 
-class TimedContext(AttemptContext):
-    """A worker's context that also notes when training began and when it ended."""
+@dataclass
+class Stopwatch:
+    """What was spent in stretches between :meth:`start` and :meth:`stop`."""
 
-    def __init__(self, directory: Path, order: Order) -> None:
+    total: Cost = field(default_factory=lambda: Cost(0.0, 0.0))
+    _started: Cost | None = field(default=None, repr=False)
+
+    def start(self) -> None:
+        """Begin a stretch."""
+        self._started = spent()
+
+    def stop(self) -> None:
+        """End it."""
+        assert self._started is not None, "started before it is stopped"
+        self.total += spent() - self._started
+        self._started = None
+
+
+class TimedContext(AttemptContext):
+    """A worker's context that gives somebody else a `turn` after every batch, and keeps the time.
+
+    ``whole`` counts everything but those turns, ``training`` what was spent from the end of the
+    first step to that of the last validation.
+    """
+
+    def __init__(self, directory: Path, order: Order, turn: Callable[[], None]) -> None:
         super().__init__(directory, order)
+        self._turn = turn
         self._first_step: Cost | None = None
-        self._validated: Cost | None = None
+        self.whole = Stopwatch()
+        self.training = Cost(0.0, 0.0)
 
     def checkpoint(self, step: int, files: Callable[[], Mapping[str, Writer]]) -> None:
         super().checkpoint(step, files)
+        self.whole.stop()
         if step == 1 and self._first_step is None:
-            self._first_step = spent()
+            self._first_step = self.whole.total
+        self._turn()
+        self.whole.start()
 
     def metric(self, name: str, value: float, step: int) -> None:
         super().metric(name, value, step)
-        if name.startswith("val/"):
-            self._validated = spent()
+        if name.startswith("val/") and self._first_step is not None:
+            self.whole.stop()
+            self.training = self.whole.total - self._first_step
+            self.whole.start()
 
-    def training(self) -> Cost:
-        """What was spent from the end of the first step to that of the last validation."""
-        assert self._first_step is not None and self._validated is not None, "a run that validates"
-        return self._validated - self._first_step
+
+def timed_run(
+    directory: Path,
+    store: Path,
+    params: FinetuneParams,
+    checkpoint_every_s: float,
+    turn: Callable[[], None],
+) -> TimedContext:
+    """Execute a first attempt in `directory`, which is made; the context tells what it took."""
+    context = new_context(directory, store, params, checkpoint_every_s, turn)
+    context.whole.start()
+    Finetune().run(params, context)
+    context.close()
+    context.whole.stop()
+    return context
 
 
 def new_context(
-    directory: Path, store: Path, params: FinetuneParams, checkpoint_every_s: float
+    directory: Path,
+    store: Path,
+    params: FinetuneParams,
+    checkpoint_every_s: float,
+    turn: Callable[[], None],
 ) -> TimedContext:
-    """The context of a first attempt below `directory`, which is made."""
+    """The context of a first attempt in `directory`, which is made."""
     directory.mkdir(parents=True)
     (directory / HEARTBEAT).touch()
     order = Order(
@@ -61,4 +106,4 @@ def new_context(
         checkpoint_every_s=checkpoint_every_s,
         checkpoint_every_steps=None,
     )
-    return TimedContext(directory, order)
+    return TimedContext(directory, order, turn)

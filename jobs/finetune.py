@@ -99,8 +99,10 @@ class Finetune(Job[FinetuneParams]):
         from jobs.models.weights import load
         from jobs.train import numerics
         from jobs.train.loop import Training
+        from jobs.train.memory import keep_freed_memory
         from jobs.train.state import FILES, TrainingState
 
+        keep_freed_memory()
         numerics.configure(context.numerics, context.threads)
         context.fingerprint(numerics.fingerprint(context.numerics, context.device))
         checkpoint = context.restore()

@@ -15,6 +15,7 @@ from ftd import __version__, config
 from ftd.cli.init import default_settings
 from ftd.cli.main import VERBS, main
 from ftd.layout import Home
+from ftd.ledger import reads
 from ftd.ledger.db import Ledger, open_ledger
 from ftd.protocol import LOG
 from ftd.states import RunState
@@ -43,7 +44,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 
 @pytest.fixture
-def ledger(home: Home, capsys: Capture) -> Iterator[Ledger]:
+def ledger(home: Home) -> Iterator[Ledger]:
     """The home's ledger, with the spec enqueued: runs r1 to r4."""
     assert main(["enqueue", "spec.yaml"]) == 0
     opened = open_ledger(home)
@@ -241,7 +242,7 @@ def test_runs_by_state(ledger: Ledger, capsys: Capture) -> None:
 
 def test_status_keeps_its_contract(ledger: Ledger, capsys: Capture) -> None:
     """The promised keys; running and waiting runs, counts of every state."""
-    begin(ledger, 1)
+    begin(ledger, 1, "cpu:1")
     complete(ledger, 2, {"test/score": 0.5})
     found = parsed(capsys, "status")
     assert found["daemon"] is None
@@ -261,6 +262,15 @@ def test_status_cuts_a_long_queue_and_says_so(ledger: Ledger, capsys: Capture) -
     text = printed(capsys, "status", "--limit", "1")
     assert "r1 " in text and "r2 " not in text
     assert "... and 3 more" in text
+
+
+def test_experiments_too_large_to_count_at_a_glance(ledger: Ledger) -> None:
+    """Beyond a limit of places, the newest experiments are counted and older ones are not."""
+    assert main(["enqueue", "spec.yaml", "--set", "replicates=1"]) == 0  # 2 places, e1 has 4
+    newest, oldest = reads.experiments(ledger, count_up_to=5)
+    assert (newest.num_places, newest.counts) == (2, {"queued": 2})
+    assert (oldest.num_places, oldest.counts) == (4, None)
+    assert reads.experiments(ledger)[1].counts == {"queued": 4}
 
 
 def test_show_a_run(ledger: Ledger, capsys: Capture) -> None:
@@ -394,8 +404,6 @@ def test_the_settings_that_init_writes_are_the_defaults() -> None:
 def test_doctor_finds_what_is_wrong(home: Home, capsys: Capture) -> None:
     """A damaged ledger and unreadable settings fail, each with its fix; the rest still runs."""
     printed(capsys, "init")
-    before = {one["check"]: one["level"] for one in json.loads(printed(capsys, "doctor", "--json"))}
-    assert before["home"] == before["ledger"] == before["settings"] == before["torch"] == "ok"
     home.ledger.write_bytes(b"no database" * 500)
     (home.root / "ftd.toml").write_text("tick = 1\n")
     home.root.chmod(0o777)
@@ -403,3 +411,5 @@ def test_doctor_finds_what_is_wrong(home: Home, capsys: Capture) -> None:
     failed = {one["check"]: one for one in found if one["level"] == "fail"}
     assert set(failed) == {"home", "settings", "ledger"}
     assert all(one["fix"] for one in failed.values())
+    levels = {one["check"]: one["level"] for one in found}
+    assert (levels["daemon"], levels["torch"], levels["jobs"]) == ("warn", "ok", "ok")

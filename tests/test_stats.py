@@ -15,8 +15,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftd.stats.contrasts import MAX_LEVELS_ALL_PAIRS, contrast, contrasts
-from ftd.stats.observations import Label, Observation, at_level, levels
+from ftd.stats.contrasts import MAX_LEVELS_ALL_PAIRS, Contrast, contrasts
+from ftd.stats.observations import Label, Observation, by_level, same
 from ftd.stats.spread import interval, spread
 from ftd.stats.summary import summarise
 from tests.processes import modules_after
@@ -48,6 +48,17 @@ def grid(
                 )
             )
     return found
+
+
+def contrast(
+    observations: list[Observation], factor: str, level: Label, baseline: Label
+) -> Contrast:
+    """The contrast of two levels."""
+    return next(
+        found
+        for found in contrasts(observations, factor)
+        if (same(found.level), same(found.baseline)) == (same(level), same(baseline))
+    )
 
 
 @given(st.lists(VALUES, min_size=2, max_size=30))
@@ -153,8 +164,12 @@ def test_order_of_observations_does_not_matter(seed: int) -> None:
 
 def test_swapping_levels_turns_the_sign() -> None:
     """b - a is -(a - b), interval included."""
-    seen = grid(lambda at, replicate: replicate * (1.0 + (at["x"] == "b")), {"x": ["a", "b"]}, 4)
-    one, other = contrast(seen, "x", "b", "a"), contrast(seen, "x", "a", "b")
+
+    def value(at: Mapping[str, Label], replicate: int) -> float:
+        return replicate * (1.0 + (at["x"] == "b"))
+
+    one = contrast(grid(value, {"x": ["a", "b"]}, 4), "x", "b", "a")
+    other = contrast(grid(value, {"x": ["b", "a"]}, 4), "x", "a", "b")
     assert one.difference.mean == -other.difference.mean  # type: ignore[operator]
     assert one.interval is not None and other.interval is not None
     assert (one.interval.low, one.interval.high) == (-other.interval.high, -other.interval.low)
@@ -195,8 +210,9 @@ def test_levels_that_look_alike_stay_apart() -> None:
     """1, true and "1" are three levels."""
     labels: list[Label] = [1, True, "1"]
     seen = grid(lambda at, replicate: 1.0, {"x": labels}, 2)
-    assert [json.dumps(label) for label in levels(seen, "x")] == ["1", "true", '"1"']
-    assert all(len(at_level(seen, "x", label)) == 2 for label in labels)
+    found = by_level(seen, "x")
+    assert [json.dumps(label) for label, _ in found] == ["1", "true", '"1"']
+    assert [len(observations) for _, observations in found] == [2, 2, 2]
 
 
 def test_groups_count_everything() -> None:
@@ -215,7 +231,7 @@ def test_a_factor_that_only_some_cells_name() -> None:
     """Explicit cells may leave a factor out; it then has a level of its own, None."""
     seen = grid(lambda at, replicate: 1.0, {"x": ["a", "b"]}, 1)
     seen.append(dataclasses.replace(seen[0], cell=2, run_id=9, factors={"x": "a", "z": 1}))
-    assert levels(seen, "z") == [None, 1]
+    assert [level for level, _ in by_level(seen, "z")] == [None, 1]
     assert contrast(seen, "z", 1, None).num_possible == 1
 
 

@@ -1,4 +1,7 @@
-"""What ``ftd doctor`` looks at.  Each check reads only, and says what to do about what it finds."""
+"""What ``ftd doctor`` looks at.  Each check says what to do about what it finds.
+
+Nothing is changed, but for the machine's folder of device locks, which is made where it is missing.
+"""
 
 from __future__ import annotations
 
@@ -148,12 +151,20 @@ def _devices(home: Home) -> Iterator[Check]:
     own = _own_workers(home)
     for gpu in gpus:
         others = strangers(gpu, own)
-        state, detail = use(gpu, others, config.Config().devices.gpu_idle_memory_mib << 20)
+        state, detail = use(gpu, others, _idle_bytes(home))
         text = f"{gpu.uuid} {gpu.name}, {size(gpu.memory_bytes)}: {state} {detail}".rstrip()
         if state == "unknown" and not own:
             yield Check("GPU", "warn", text, "Not used until its memory is explained")
         else:
             yield Check("GPU", "ok", text)
+
+
+def _idle_bytes(home: Home) -> int:
+    try:
+        settings = config.load(home)
+    except FtdError:
+        settings = config.Config()  # what is wrong is said by the check of the settings
+    return settings.devices.gpu_idle_memory_mib << 20
 
 
 def _own_workers(home: Home) -> list[int]:

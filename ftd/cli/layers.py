@@ -23,40 +23,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print a network's layers, or the networks there are."""
     from ftd.catalog import check_not_hidden
-    from ftd.views.table import show, table
 
     check_not_hidden()
-    from jobs import layers
-
     if args.model is None:
-        names = layers.model_names()
-        if args.json:
-            print_json(list(names))
-        else:
-            print("\n".join(names))
-        return 0
-    names = layers.numbered(args.model)
-    canonical, chosen = None, ["" for _ in names]
-    if args.treat is not None:
-        canonical = layers.canonical(args.treat, len(names))
-        chosen = [str(treatment) for treatment in layers.treatments(args.treat, len(names))]
-    if args.json:
-        print_json(
-            {
-                "model": args.model,
-                "layers": [
-                    {"number": number, "name": name, "treatment": treatment or None}
-                    for number, (name, treatment) in enumerate(zip(names, chosen, strict=True), 1)
-                ],
-                "treatments": canonical,
-            }
-        )
-        return 0
-    rows = [
-        (str(number), name, *((treatment,) if canonical else ()))
-        for number, (name, treatment) in enumerate(zip(names, chosen, strict=True), 1)
-    ]
-    headings = (">layer", "name", *(("treatment",) if canonical else ()))
-    title = f"{args.model} {canonical}" if canonical else args.model
-    show([table(title, headings, rows)])
+        _print_names(as_json=args.json)
+    else:
+        _print_layers(args.model, args.treat, as_json=args.json)
     return 0
+
+
+def _print_names(*, as_json: bool) -> None:
+    from jobs.layers import model_names
+
+    if as_json:
+        print_json(list(model_names()))
+    else:
+        print("\n".join(model_names()))
+
+
+def _print_layers(model: str, treat: str | None, *, as_json: bool) -> None:
+    from ftd.views.table import show, table
+    from jobs.layers import canonical, numbered, treatments
+
+    names = numbered(model)
+    chosen = None if treat is None else [str(one) for one in treatments(treat, len(names))]
+    spelled = None if treat is None else canonical(treat, len(names))
+    if as_json:
+        layers = [
+            {"number": index + 1, "name": name, "treatment": chosen[index] if chosen else None}
+            for index, name in enumerate(names)
+        ]
+        print_json({"model": model, "layers": layers, "treatments": spelled})
+        return
+    columns = [
+        [str(index + 1) for index in range(len(names))],
+        names,
+        *([chosen] if chosen else []),
+    ]
+    headings = (">layer", "name", "treatment")[: len(columns)]
+    title = f"{model} {spelled}" if spelled else model
+    show([table(title, headings, zip(*columns, strict=True))])

@@ -87,11 +87,14 @@ def _enqueue(home: Home, request: EnqueueRequest, who: str) -> Enqueued:
     from ftd.daemon.queue import Queue
     from ftd.ledger.enqueue import write_plan
 
+    plan = None
     if not home.ledger.exists():
-        _plan(request, gpu_known=False)  # a wrong spec must not even make a home
+        plan = _plan(request, gpu_known=False)  # a wrong spec must not even make a home
     ledger = open_ledger(home, create=True)
     try:
-        plan = _plan(request, gpu_known=_gpu_known(ledger))
+        gpu_known = _gpu_known(ledger)  # somebody else may just have made the home
+        if plan is None or gpu_known:
+            plan = _plan(request, gpu_known=gpu_known)
         enqueued = write_plan(
             ledger,
             plan,

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from ftd.stats.observations import Label, Observation, at_level, levels, same
+from ftd.stats.observations import Label, Observation, by_level, same
 from ftd.stats.spread import Interval, Spread, interval, spread
 
 MAX_LEVELS_ALL_PAIRS = 6  # 15 contrasts; above, every level against the first
@@ -42,22 +42,35 @@ def contrasts(observations: Sequence[Observation], factor: str) -> list[Contrast
     The first level, not the best one: picking the best from the same data makes every difference
     to it look larger than it is.
     """
-    found = levels(observations, factor)
+    found = [(level, _placed(seen, factor)) for level, seen in by_level(observations, factor)]
     if len(found) <= MAX_LEVELS_ALL_PAIRS:
-        chosen = [(level, baseline) for baseline, level in combinations(found, 2)]
+        chosen = [(one, baseline) for baseline, one in combinations(found, 2)]
     else:
-        chosen = [(level, found[0]) for level in found[1:]]
-    return [contrast(observations, factor, level, baseline) for level, baseline in chosen]
+        chosen = [(one, found[0]) for one in found[1:]]
+    return [_contrast(*one, *baseline) for one, baseline in chosen]
 
 
-def contrast(
-    observations: Sequence[Observation], factor: str, level: Label, baseline: Label
-) -> Contrast:
-    """The paired difference `level` minus `baseline` of one factor."""
+_Placed = Mapping[tuple[object, ...], Observation]
+
+
+def _placed(observations: Sequence[Observation], factor: str) -> _Placed:
+    """The observations of one level by all that makes a pair: other factors and replicate."""
+    return {_place(seen, factor): seen for seen in observations}
+
+
+def _place(seen: Observation, factor: str) -> tuple[object, ...]:
+    rest = (f"{name}={same(label)}" for name, label in seen.factors.items() if name != factor)
+    return (seen.replicate, *sorted(rest))
+
+
+def _contrast(level: Label, ones: _Placed, baseline: Label, others: _Placed) -> Contrast:
     by_replicate: dict[int, list[float]] = defaultdict(list)
     pairs = []
     num_possible = num_identical = 0
-    for one, other in _matched(observations, factor, level, baseline):
+    for place, one in ones.items():
+        other = others.get(place)
+        if other is None:
+            continue
         num_possible += 1
         if one.value is None or other.value is None:
             continue
@@ -74,19 +87,3 @@ def contrast(
         num_possible=num_possible,
         num_identical=num_identical,
     )
-
-
-def _matched(
-    observations: Sequence[Observation], factor: str, level: Label, baseline: Label
-) -> Iterator[tuple[Observation, Observation]]:
-    others = {_place(seen, factor): seen for seen in at_level(observations, factor, baseline)}
-    for seen in at_level(observations, factor, level):
-        other = others.get(_place(seen, factor))
-        if other is not None:
-            yield seen, other
-
-
-def _place(seen: Observation, factor: str) -> tuple[object, ...]:
-    """Replicate and all levels but the one of `factor`."""
-    rest = (f"{name}={same(label)}" for name, label in seen.factors.items() if name != factor)
-    return (seen.replicate, *sorted(rest))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 Label = str | int | float | bool | None
@@ -37,17 +37,15 @@ def factor_names(observations: Iterable[Observation]) -> list[str]:
     return list(dict.fromkeys(name for seen in observations for name in seen.factors))
 
 
-def levels(observations: Sequence[Observation], factor: str) -> list[Label]:
-    """The levels of a factor, in the order of the cells."""
-    ordered = sorted(observations, key=lambda seen: seen.cell)
-    found = {same(seen.factors.get(factor)): seen.factors.get(factor) for seen in ordered}
+def by_level(
+    observations: Iterable[Observation], factor: str
+) -> list[tuple[Label, list[Observation]]]:
+    """The levels of a factor with their observations, both in the order of the cells."""
+    found: dict[str, tuple[Label, list[Observation]]] = {}
+    for seen in sorted(observations, key=lambda seen: (seen.cell, seen.replicate)):
+        label = seen.factors.get(factor)
+        found.setdefault(same(label), (label, []))[1].append(seen)
     return list(found.values())
-
-
-def at_level(observations: Iterable[Observation], factor: str, level: Label) -> list[Observation]:
-    """The observations of one level of a factor."""
-    wanted = same(level)
-    return [seen for seen in observations if same(seen.factors.get(factor)) == wanted]
 
 
 def absences(observations: Iterable[Observation]) -> dict[str, int]:

@@ -12,10 +12,9 @@ from ftd.stats.observations import (
     Label,
     Observation,
     absences,
-    at_level,
+    by_level,
     factor_names,
     flag_counts,
-    levels,
 )
 from ftd.stats.spread import Spread, spread
 
@@ -105,8 +104,7 @@ def _factor(observations: Sequence[Observation], name: str) -> FactorSummary:
     return FactorSummary(
         factor=name,
         levels=tuple(
-            LevelSummary(level, group(at_level(observations, name, level)))
-            for level in levels(observations, name)
+            LevelSummary(level, group(seen)) for level, seen in by_level(observations, name)
         ),
         contrasts=tuple(contrasts(observations, name)),
     )

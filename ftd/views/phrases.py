@@ -72,7 +72,7 @@ def duration(seconds: float | None) -> str:
 
 
 def size(num_bytes: int | None) -> str:
-    """``512 B``, ``18.8 MB``, ``77.8 GiB`` is never mixed: powers of 1024, two digits or more."""
+    """``512 B``, ``18.8 MiB``, ``1.2 GiB``: powers of 1024; ``-`` for None."""
     if num_bytes is None:
         return "-"
     value = float(num_bytes)

@@ -28,6 +28,7 @@ _STYLES = {
     "missing": "red",
 }
 _GAP = "  "
+_NEVER_WRAPPED = 25  # columns up to this width stay on one line; longer ones give way
 
 
 @dataclass(frozen=True)
@@ -124,13 +125,13 @@ def _rich_table(one: Table) -> RenderableType:
         header_style="dim",
         show_header=any(one.headings),
     )
-    for heading in one.headings:
-        is_right = heading.startswith(">")
+    for heading, cells in zip(one.headings, zip(*one.rows, strict=True), strict=True):
+        is_short = max(map(len, cells)) <= _NEVER_WRAPPED
         drawn.add_column(
             heading.removeprefix(">"),
-            justify="right" if is_right else "left",
-            no_wrap=is_right,
-            overflow="fold",
+            justify="right" if heading.startswith(">") else "left",
+            no_wrap=is_short,
+            overflow="ellipsis" if is_short else "fold",
         )
     for row in one.rows:
         drawn.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
 from pathlib import Path
 
 from ftd import catalog
+from ftd.environment import environment
 from ftd.errors import DataError, InputError
 from ftd.files import read_json, seal_json, try_lock
+from ftd.gpus import NvmlUnavailable, read_gpus, strangers
 from ftd.inputs import fingerprint
 from ftd.job import Completed, Input, Stopped
 from ftd.process import own_identity
@@ -86,6 +89,9 @@ def _run(order: Order, context: AttemptContext) -> Completed:
             f"{order.job_version}",
             fix="Enqueue the spec again",
         )
+    context.note("environment", **environment())
+    if order.device_kind == "gpu":
+        _check_alone(order.device_id)
     for name, planned in order.inputs.items():
         found = fingerprint(Input(planned["kind"], planned["where"]))  # type: ignore[arg-type]
         if found != planned["fingerprint"]:
@@ -94,6 +100,21 @@ def _run(order: Order, context: AttemptContext) -> Completed:
                 fix="Restore it, or enqueue the spec again to run on what is there now",
             )
     return job.run(job.Params.model_validate(order.params), context)
+
+
+def _check_alone(uuid: str) -> None:
+    """Look at the GPU once more before the first touch.
+
+    Raises Stopped when somebody else uses it, or when that cannot be known: the run is queued
+    again and waits for a device that is free.
+    """
+    try:
+        gpus = {gpu.uuid: gpu for gpu in read_gpus()}
+    except NvmlUnavailable as error:
+        raise Stopped(str(error)) from error
+    others = strangers(gpus[uuid], [os.getsid(0)]) if uuid in gpus else None
+    if others is None or others:
+        raise Stopped(f"{uuid} is used by somebody else" if others else f"{uuid} is not there")
 
 
 def _one_line(error: Exception) -> str:

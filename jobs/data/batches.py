@@ -20,11 +20,6 @@ from jobs.data.order import Order
 from jobs.sources import Preprocessing
 
 
-# How tensors of images are laid out.  On the CPU channels-last computes up to 1.7 times as fast; on
-# a GPU its full-precision float32 kernels are the lesser trodden path.
-MEMORY_FORMAT = {"cpu": torch.channels_last, "cuda": torch.contiguous_format}
-
-
 @dataclass(frozen=True)
 class Batch:
     """Images (float32, (N, 3, H, W), normalised), labels (int64, N), sample keys (int64, N)."""
@@ -44,7 +39,6 @@ class Loader:
         self.crop_size = crop_size
         self.preprocessing = preprocessing
         self._device = torch.device(device)
-        self._layout = MEMORY_FORMAT[device]
         self._pinned = self._device.type == "cuda"
         mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
         # (x / 255 - mean) / std as one multiplication and one addition
@@ -91,7 +85,7 @@ class Loader:
     def _on_device(self, host: Batch) -> Batch:
         pixels = host.images.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
         return Batch(
-            pixels.to(torch.float32, memory_format=self._layout)
+            pixels.to(torch.float32, memory_format=torch.contiguous_format)
             .mul_(self._scale)
             .add_(self._shift),
             host.labels.to(self._device, non_blocking=True),

