@@ -63,7 +63,7 @@ def alternated(subjects: Mapping[str, Callable[[], Cost]], repeats: int) -> dict
     """
     found: dict[str, list[Cost]] = {name: [] for name in subjects}
     for number in range(repeats):
-        names = list(subjects) if number % 2 == 0 else list(reversed(subjects))
+        names = list(subjects) if number % 2 == 0 else list(reversed(list(subjects)))
         for name in names:
             found[name].append(subjects[name]())
     return found

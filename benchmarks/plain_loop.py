@@ -51,7 +51,7 @@ class PlainLoop:
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.recipe = recipe
         self.head = network.get_submodule(recipe.head)
         mean, std = torch.tensor(recipe.mean), torch.tensor(recipe.std)

@@ -168,3 +168,13 @@ def test_a_new_message_wakes_the_daemon(home: LiveHome) -> None:
         before = time.monotonic()
         home.until(home.workers, "a worker runs")
         assert time.monotonic() - before < 9.0  # it sleeps 10 s when nothing wakes it
+
+
+@pytest.mark.parametrize("command", [("enqueue", "-", "--priority"), ("prioritise", "e1")])
+def test_a_priority_out_of_range_changes_nothing(home: LiveHome, command: tuple[str, ...]) -> None:
+    """The command line keeps to the range that a spec has."""
+    home.enqueue(LONG)
+    done = home.ftd(*command, "1001", stdin=LONG.replace("long", "other"))
+    assert done.returncode == 2
+    assert "-1000 to 1000" in done.stderr
+    assert len(home.runs()) == 1

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from ftd.cli.home import home_of, opened
 from ftd.clock import monotonic
@@ -14,10 +15,15 @@ from ftd.layout import Home
 from ftd.ledger.db import Ledger
 from ftd.ledger.names import experiment_id, is_run, run_id
 from ftd.ledger.places import state_counts
+from ftd.ledger.reads import running
 from ftd.states import ENDED, RunState
-from ftd.views.status import states
+from ftd.views.status import states, work
+
+if TYPE_CHECKING:
+    from rich.live import Live
 
 POLL_S = 0.25
+STARTING_S = 3.0  # a daemon that was just started is not yet there
 REST = 10  # at most this share of the time is spent asking the ledger: 1 in REST
 
 
@@ -53,7 +59,20 @@ def _wait(
     runs: Sequence[int],
     deadline: float | None,
 ) -> int:
-    told = _Told(home)
+    told = _Told(home, ledger)
+    try:
+        return _until_ended(told, ledger, experiments, runs, deadline)
+    finally:
+        told.end("")
+
+
+def _until_ended(
+    told: _Told,
+    ledger: Ledger,
+    experiments: Sequence[int],
+    runs: Sequence[int],
+    deadline: float | None,
+) -> int:
     while True:
         asked_at = monotonic()
         counts = state_counts(ledger, experiments, runs)
@@ -81,24 +100,45 @@ def _verdict(told: _Told, counts: Mapping[RunState, int]) -> int:
 
 
 class _Told:
-    """Progress on standard error: one line that renews itself, in a terminal only."""
+    """Progress on standard error: live in a terminal, else a line whenever a run has ended."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, ledger: Ledger) -> None:
         self._home = home
-        self._live = sys.stderr.isatty()
-        self._begun = False
+        self._ledger = ledger
+        self._began_at = monotonic()
+        self._warned = False
+        self._ended = 0
+        self._live: Live | None = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(stderr=True)
+            self._live = Live(console=console, auto_refresh=False, transient=True)
+            self._live.start()
 
     def tell(self, counts: Mapping[RunState, int]) -> None:
-        """Say where the runs stand, and at first whether somebody works on them."""
-        if not self._begun and daemon_identity(self._home) is None:
-            print("ftd: no daemon is running here; 'ftd daemon' starts one", file=sys.stderr)
-        self._begun = True
-        if self._live:
-            print(f"\r\x1b[K{states(counts)}", end="", file=sys.stderr, flush=True)
+        """Say where the runs stand, and whether somebody works on them."""
+        self._warn_without_daemon()
+        ended = sum(number for state, number in counts.items() if state in ENDED)
+        if self._live is not None:
+            from ftd.views.table import rich_tables
+
+            self._live.update(rich_tables(work(running(self._ledger), counts)), refresh=True)
+        elif ended > self._ended:
+            print(f"ftd: {states(counts)}", file=sys.stderr)
+        self._ended = ended
 
     def end(self, text: str) -> None:
-        """Finish the line, and say something for good."""
-        if self._live and self._begun:
-            print(file=sys.stderr)
+        """Take the live view away, and say something for good."""
+        if self._live is not None:
+            self._live.stop()
         if text:
             print(f"ftd: {text}", file=sys.stderr)
+
+    def _warn_without_daemon(self) -> None:
+        """Once, when there has been none for longer than one takes to start."""
+        late = monotonic() - self._began_at > STARTING_S
+        if late and not self._warned and daemon_identity(self._home) is None:
+            self._warned = True
+            print("ftd: no daemon is running here; 'ftd daemon' starts one", file=sys.stderr)

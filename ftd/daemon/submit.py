@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ftd.daemon.wake import wake
+from ftd.errors import InputError
 from ftd.layout import Home
 from ftd.ledger import names, wishes
 from ftd.ledger.db import Ledger, open_ledger
@@ -22,6 +23,9 @@ from ftd.states import RunState, Wish
 if TYPE_CHECKING:
     from ftd.ledger.enqueue import Enqueued
     from ftd.plan import Plan
+
+
+MAX_PRIORITY = 1000  # as in a spec
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,11 @@ def submit(
 
     Raises InputError before anything is written when the request is wrong.
     """
+    if abs(request.priority or 0) > MAX_PRIORITY:
+        raise InputError(
+            f"priority {request.priority} is out of range",
+            fix=f"Take a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}",
+        )
     if isinstance(request, ChangeRequest):
         return _change(home, request, who)
     return _enqueue(home, request, who)

@@ -46,11 +46,16 @@ def tables(seen: Snapshot) -> list[Table]:
     return [
         _head(seen),
         _devices(seen),
-        _running(seen),
+        _running(seen.running),
         _waiting(seen),
         _experiments(seen),
         _recent(seen),
     ]
+
+
+def work(running: Sequence[LiveRow], counts: Mapping[RunState, int]) -> list[Table]:
+    """How far some runs are: their states, and what executes now."""
+    return [table("", (), (), notes=(states(counts),)), _running(running)]
 
 
 def _head(seen: Snapshot) -> Table:
@@ -81,7 +86,7 @@ def _devices(seen: Snapshot) -> Table:
     )
 
 
-def _running(seen: Snapshot) -> Table:
+def _running(running: Sequence[LiveRow]) -> Table:
     return table(
         "running",
         ("run", "experiment", "cell", "device", "progress", ">step", ">left", "reports"),
@@ -96,7 +101,7 @@ def _running(seen: Snapshot) -> Table:
                 progress.time_left(row),
                 progress.shown(row.progress),
             )
-            for row in seen.running
+            for row in running
         ),
     )
 
