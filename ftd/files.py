@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ftd import faults
+
 MANIFEST = "manifest.json"
 
 
@@ -49,7 +51,9 @@ def seal(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
+        faults.point(f"seal.written:{path.name}")
         os.replace(aside, path)
+        faults.point(f"seal.renamed:{path.name}")
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
@@ -94,8 +98,11 @@ def seal_folder(
             write(path)
             fsync_file(path)
             files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            faults.point("folder.payload")
         seal_json(aside / MANIFEST, {**manifest, "files": files})
+        faults.point("folder.manifest")
         os.rename(aside, folder)
+        faults.point("folder.renamed")
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -130,6 +137,9 @@ class Stream:
     def append(self, line: Mapping[str, Any]) -> None:
         """Append one line; it counts as soon as its newline is there."""
         data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
+        if faults.springs("event.torn"):
+            os.write(self._descriptor, data[: len(data) // 2])
+            faults.die()
         while data:
             written = os.write(self._descriptor, data)
             self.offset += written

@@ -7,6 +7,7 @@ import shutil
 import signal
 from pathlib import Path
 
+from ftd import faults
 from ftd.clock import monotonic, now
 from ftd.config import Config
 from ftd.daemon.evidence import Alive, Blocked, Over, examine
@@ -59,6 +60,7 @@ class Attempts:
         for attempt in execution.live_attempts(self._ledger):
             found = self._examine(attempt)
             if isinstance(found, Alive):
+                faults.point("adopt.found")
                 self._log.info("adopted", run=f"r{attempt.run_id}", pid=found.identity.pid)
                 with self._ledger.transaction():
                     execution.record(
@@ -121,7 +123,9 @@ class Attempts:
             if why is None:
                 return
             seal_json(self._directory(attempt) / STOP, {"why": why, "at": now()})
+            faults.point("stop.requested")
             execution.record_stop(self._ledger, attempt.id, why)
+            faults.point("stop.recorded")
             self._log.info("asked to checkpoint and leave", run=f"r{attempt.run_id}", why=why)
         if attempt.id not in self._asked_at:
             self._asked_at[attempt.id] = monotonic()

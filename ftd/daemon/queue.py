@@ -16,6 +16,7 @@ from huey.exceptions import HueyException
 from huey.registry import Message
 from huey.serializer import Serializer
 
+from ftd import faults
 from ftd.ledger.db import Ledger
 from ftd.ledger.execution import record
 
@@ -92,6 +93,7 @@ class Queue:
             data = self._huey.storage.dequeue()
             if data is None:
                 return False
+            faults.point("pull.dequeued")
             try:
                 task = self._huey.deserialize_task(data)
             except (ValueError, TypeError, RecursionError, HueyException) as error:
@@ -101,6 +103,8 @@ class Queue:
             self._huey.execute(task)
             if self._failure is not None:
                 raise self._failure
+            faults.point("pull.admitted")
+        faults.point("pull.committed")
         return True
 
     def _refuse(self, data: Any, error: Exception) -> None:

@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 
+from ftd import faults
 from ftd.clock import now
 from ftd.config import Config, load
 from ftd.daemon import presence, wake
@@ -143,6 +144,7 @@ class _Service:
             attempt = execution.start_attempt(self._ledger, run_id, device)
             if attempt is None:
                 return False
+            faults.point("start.claimed")
             try:
                 self._launch(attempt, lock)
             except OSError as error:
@@ -157,12 +159,15 @@ class _Service:
         directory.mkdir(parents=True)
         order = self._order(attempt)
         seal_json(directory / ORDER, order.as_json())
+        faults.point("start.ordered")
         if order.device_kind == "gpu" and not self._still_free(attempt):
             self._call_off(attempt, f"somebody else began to use {attempt.device}")
             return
         identity = self._launcher.launch(directory, order, lock)
+        faults.point("start.spawned")
         if identity is not None:
             execution.record_spawn(self._ledger, attempt.worker_id, identity)
+        faults.point("start.recorded")
         self._log.info(
             "started",
             run=f"r{attempt.run_id}",

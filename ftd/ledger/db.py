@@ -18,6 +18,7 @@ import peewee
 from peewee import Model, SqliteDatabase
 
 import ftd
+from ftd import faults
 from ftd.errors import LedgerError
 from ftd.files import fsync_file, fsync_folder, locked
 from ftd.layout import Home
@@ -250,7 +251,9 @@ def _create(home: Home) -> None:
         db.close()  # the last connection folds the WAL into the file
         os.chmod(aside, 0o600)
         fsync_file(aside)
+        faults.point("create.migrated")
         os.rename(aside, home.ledger)
+        faults.point("create.renamed")
         fsync_folder(home.root)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from peewee import fn
 
+from ftd import faults
 from ftd.clock import now
 from ftd.ledger.db import Ledger, chunks
 from ftd.ledger.models import Experiment, Membership, Run
@@ -84,6 +85,8 @@ def write_plan(
         if priority or known:
             settle(ledger, [run_id for run_id, _ in stored.values()])
         announce(experiment)
+        faults.point("enqueue.before_commit")
+    faults.point("enqueue.after_commit")
     return Enqueued(
         experiment=plan.name,
         id=experiment,

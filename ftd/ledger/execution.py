@@ -13,6 +13,7 @@ from typing import Any
 
 from peewee import fn
 
+from ftd import faults
 from ftd.clock import now
 from ftd.ledger.db import Ledger
 from ftd.ledger.models import (
@@ -273,7 +274,9 @@ def end_attempt(ledger: Ledger, attempt: LiveAttempt, ending: Ending) -> RunStat
                 attempt=attempt.number,
                 data={"outcome": ending.outcome, "error": ending.error},
             )
+        faults.point("end.before_commit")
         state = ledger.values(Run.select(Run.state).where(Run.id == attempt.run_id))[0]
+    faults.point("end.after_commit")
     return RunState(state)
 
 

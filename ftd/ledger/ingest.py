@@ -11,6 +11,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ftd import faults
 from ftd.clock import now
 from ftd.files import complete_lines
 from ftd.ledger.db import Ledger
@@ -42,6 +43,8 @@ def ingest(ledger: Ledger, attempt_id: int, stream: Path) -> int:
             if moved:
                 _Batch(ledger, attempt_id, attempt["run"], attempt["number"]).apply(lines)
                 taken += len(lines)
+            faults.point("ingest.before_commit")
+        faults.point("ingest.after_commit")
 
 
 class _Batch:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ftd import faults
 from ftd.files import seal_folder, sealed_folder
 from ftd.job import Writer
 from ftd.protocol import CHECKPOINTS
@@ -46,6 +47,7 @@ def save(
     if not folder.exists():
         seal_folder(folder, writers, {**manifest, "step": step})
     for old in sorted(_numbered(folder.parent), reverse=True)[KEPT:]:
+        faults.point("checkpoint.pruning")
         shutil.rmtree(folder.parent / f"{old:09d}")
     return folder
 

@@ -8,7 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from ftd import catalog
+from ftd import catalog, faults
 from ftd.environment import environment
 from ftd.errors import DataError, InputError
 from ftd.files import read_json, seal_json, try_lock
@@ -37,9 +37,11 @@ def main(directory: Path) -> int:
     0 when a result was sealed, 75 when asked to leave, 3 when fenced off before the first write.
     """
     order = Order.from_json(read_json(directory / ORDER) or {})
+    faults.point("worker.started")
     lock = try_lock(directory.parent.parent / "lock")  # held until this process dies
     if lock is None or (directory / REVOKED).exists() or (directory / RESULT).exists():
         return EXIT_FENCED
+    faults.point("worker.locked")
     seal_json(directory / WORKER, own_identity().as_json())
     (directory / HEARTBEAT).touch()
 
