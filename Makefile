@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check storm bench clean
 
 demo: .venv/demo  ## the main job on real images, from enqueue to summary
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
@@ -16,6 +16,11 @@ check: .venv/dev  ## style, types, directions between the rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+SEED ?= 1
+KILLS ?= 200
+storm: .venv/dev  ## random kills by the hundred; the last line is the verdict
+	$(BIN)/python -m tests.storm --seed $(SEED) --kills $(KILLS)
 
 bench: .venv/dev  ## the figures of docs/benchmarks.md
 	$(BIN)/python -m benchmarks
