@@ -2,8 +2,8 @@
 
 The yardstick of the job ``finetune``: the same network, images, batch sizes, optimizer, schedule,
 validation and selection of the best weights, with every trick for speed that the job uses
-(channels-last tensors, a fused optimizer, images decoded beforehand) and nothing else: no keyed
-randomness, no checkpoints, no records.
+(channels-last tensors where they help, a fused optimizer, images decoded beforehand) and nothing
+else: no keyed randomness, no checkpoints, no records.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Recipe:
 
     head: str
     frozen: bool
+    layout: torch.memory_format
     epochs: int
     batch_size: int
     eval_batch_size: int
@@ -51,7 +52,7 @@ class PlainLoop:
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network.to(memory_format=recipe.layout)
         self.recipe = recipe
         self.head = network.get_submodule(recipe.head)
         mean, std = torch.tensor(recipe.mean), torch.tensor(recipe.std)
@@ -129,4 +130,5 @@ class PlainLoop:
         return self._normalised(images)
 
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:
-        return images.permute(0, 3, 1, 2).float().mul_(self.scale).add_(self.shift)
+        floats = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=self.recipe.layout)
+        return floats.mul_(self.scale).add_(self.shift)

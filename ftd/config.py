@@ -92,6 +92,15 @@ class Breaker(Section):
     quick_s: float = Field(60.0, ge=0, description="A failure sooner than this is quick.")
 
 
+class Ledger(Section):
+    """``[ledger]``: copies of it, below ``backups/`` in the home."""
+
+    backup_every_h: float = Field(
+        24.0, ge=0, description="Hours between two backups of the ledger; 0: none."
+    )
+    backups_kept: int = Field(7, ge=1, description="The newest of them that are kept.")
+
+
 class Daemon(Section):
     """``[daemon]``: the service itself."""
 
@@ -108,6 +117,7 @@ class Config(Section):
     stop: Stop = Stop()
     retries: Retries = Retries()
     breaker: Breaker = Breaker()
+    ledger: Ledger = Ledger()
     daemon: Daemon = Daemon()
 
 

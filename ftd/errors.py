@@ -63,8 +63,8 @@ class DaemonRunning(FtdError):
     """Another daemon already serves this home."""
 
 
-class CheckpointError(FtdError):
-    """A checkpoint exists but cannot be trusted."""
+class StorageError(FtdError):
+    """The disk is full, failing or read-only: nobody's input is wrong, trying later may help."""
 
 
 def closest(word: str, allowed: list[str]) -> str:

@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,17 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """Make `folder` and what is missing above it, durably: nothing sealed inside is lost later."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(mode, exist_ok=True)
+    # Also when it was there: whoever made it may have been killed before this.  A parent that we
+    # may not read is not ours to sync.
+    with suppress(PermissionError):
+        fsync_folder(folder.parent)
 
 
 def fsync_file(path: Path) -> None:
@@ -133,6 +144,7 @@ class Stream:
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.offset = os.fstat(self._descriptor).st_size
+        fsync_folder(path.parent)  # lines are as durable as the stream's name
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Append one line; it counts as soon as its newline is there."""

@@ -115,3 +115,11 @@ def kill_session(identity: Identity) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def signal_name(number: int) -> str:
+    """``SIGKILL`` and the like; real-time signals have numbers only."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -32,6 +32,7 @@ CHECKPOINTS = "checkpoints"
 ARTIFACTS = "artifacts"
 
 EXIT_STOPPED = 75  # EX_TEMPFAIL: resume me
+EXIT_STORAGE = 74  # EX_IOERR: the disk is full, failing or read-only
 EXIT_FENCED = 3  # somebody else has the run, or the attempt was called off before it began
 
 

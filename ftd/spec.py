@@ -19,7 +19,7 @@ from ftd.explain import explain
 
 MAX_REPLICATES = 10_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_ID = re.compile(r"[er][0-9]+", re.IGNORECASE)
+_ID = re.compile(r"[er]?[0-9]+", re.IGNORECASE)
 
 Levels = Annotated[list[Any], Field(min_length=1)]
 Assignments = Annotated[dict[str, Any], Field(min_length=1)]

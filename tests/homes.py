@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -187,10 +186,8 @@ def outcome_of(home: LiveHome) -> Mapping[str, Any]:
 @contextmanager
 def serving(home: LiveHome, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """A daemon for the length of a block; workers that are left are killed with it."""
-    daemon = home.start_daemon(*options)
     try:
-        yield daemon
+        yield home.start_daemon(*options)
     finally:
-        daemon.send_signal(signal.SIGKILL)
-        daemon.wait()
+        home.kill_daemon()
         home.kill_workers()

@@ -25,7 +25,8 @@ from pathlib import Path
 
 from ftd.ledger.db import open_ledger
 from ftd.ledger.models import Lease
-from tests.homes import FTD, LiveHome, outcome_of
+from ftd.process import send_signal
+from tests.homes import FTD, LiveHome, outcome_of, serving
 
 DRILL = """
 experiment: storm{number}
@@ -89,7 +90,24 @@ def storm(root: Path, *, seed: int, kills: int, real: int) -> Verdict:
     specs = [REAL.format(number=seed * 1000 + number) for number in range(real)]
     enqueued: list[str] = []
     acknowledged: set[str] = set()
-    home.start_daemon()
+    with serving(home):
+        _rage(home, draw, kills, specs, enqueued, acknowledged, verdict)
+    while home.finish() == -signal.SIGKILL:
+        pass
+    _judge(home, LiveHome(root / "twin"), enqueued, acknowledged, verdict)
+    return verdict
+
+
+def _rage(
+    home: LiveHome,
+    draw: random.Random,
+    kills: int,
+    specs: list[str],
+    enqueued: list[str],
+    acknowledged: set[str],
+    verdict: Verdict,
+) -> None:
+    """Enqueue and kill until there were `kills` kills."""
     while verdict.kills.total() < kills:
         if specs or _unfinished(home) < WAITING:
             spec = specs.pop() if specs else _drill(draw, len(enqueued))
@@ -97,11 +115,6 @@ def storm(root: Path, *, seed: int, kills: int, real: int) -> Verdict:
             acknowledged |= _enqueue(home, spec, draw, verdict)
         time.sleep(draw.uniform(*PAUSE_S))
         _strike(home, draw, verdict)
-    home.stop_daemon()
-    while home.finish() == -signal.SIGKILL:
-        pass
-    _judge(home, LiveHome(root / "twin"), enqueued, acknowledged, verdict)
-    return verdict
 
 
 def _drill(draw: random.Random, number: int) -> str:
@@ -137,10 +150,7 @@ def _strike(home: LiveHome, draw: random.Random, verdict: Verdict) -> None:
     if victim in ("workers", "everything"):
         struck = home.kill_workers()
     elif victim == "worker":
-        workers = home.workers()
-        struck = len(workers[:1])
-        for worker in workers[:1]:
-            os.kill(worker.pid, signal.SIGKILL)
+        struck = sum(send_signal(worker, signal.SIGKILL) for worker in home.workers()[:1])
     else:
         struck = 1
     if victim in ("daemon", "everything"):

@@ -303,6 +303,14 @@ def test_unknown_names_suggest_the_closest(verb: str, ledger: Ledger, capsys: Ca
     assert "rehearsal" in refused(capsys, verb, "rehersal")
 
 
+@pytest.mark.parametrize("name", ["e99999999999999999999", "r99999999999999999999"])
+def test_an_id_beyond_all_numbers_is_an_unknown_name(
+    name: str, ledger: Ledger, capsys: Capture
+) -> None:
+    """However many digits somebody types, the answer is one line."""
+    assert f"no {'experiment' if name[0] == 'e' else 'run'} {name}" in refused(capsys, "show", name)
+
+
 def test_logs_of_any_attempt(
     ledger: Ledger, home: Home, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:

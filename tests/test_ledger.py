@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import peewee
@@ -249,6 +250,54 @@ def test_states_only_move_as_the_table_says(
     ledger.close()
 
 
+def test_retrying_takes_back_a_wish_that_is_not_yet_carried_out(ledger: Ledger) -> None:
+    """A run that is still leaving after a cancel or a hold goes on when it is retried."""
+    enqueue(ledger, plan(levels=(1,), replicates=2))
+    members = ledger.values(Membership.select(Membership.id).order_by(Membership.id))
+    for number, wish in ((1, Wish.CANCEL), (2, Wish.HOLD)):
+        attempt = execution.start_attempt(ledger, number, f"cpu:{number}")
+        assert attempt is not None
+        wishes.wish(ledger, [members[number - 1]], wish, who="ann")
+        assert wishes.retry(ledger, members, who="ann") == [number]
+        (live,) = execution.live_attempts(ledger)
+        assert live.wanted
+        execution.end_attempt(ledger, attempt, Ending(Outcome.STOPPED, RunState.QUEUED, None))
+        assert _states(ledger)[number - 1] == "queued"
+
+
+def test_the_time_of_earlier_attempts_counts(ledger: Ledger) -> None:
+    """A limit is for all attempts together, until it was reached; a retry then has it anew."""
+    enqueue(ledger, plan(levels=(1,), replicates=1))
+    lasted = {1: 10.0, 2: 20.0, 3: 5.0}
+    outcomes = {1: Outcome.KILLED, 2: Outcome.TIMED_OUT, 3: Outcome.STOPPED}
+    spent = []
+    for number in (1, 2, 3, 4):
+        attempt = execution.start_attempt(ledger, 1, "cpu:0")
+        assert attempt is not None
+        spent.append(attempt.spent_s)
+        if number in outcomes:
+            ending = Ending(outcomes[number], RunState.QUEUED, None)
+            execution.end_attempt(ledger, attempt, ending)
+            times = Attempt.update(started_at=100.0, ended_at=100.0 + lasted[number])
+            ledger.write(times.where(Attempt.id == attempt.id))
+    assert spent == [0.0, 10.0, 0.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "counts"),
+    [(10.0, 99.0, 99.0), (10.0, None, None), (99.0, 10.0, 99.0), (None, 10.0, None)],
+)
+def test_the_most_patient_experiment_limits_a_shared_run(
+    ledger: Ledger, first: float | None, second: float | None, counts: float | None
+) -> None:
+    """Who asks for a known run with a longer limit gets it; nobody's run is cut shorter."""
+    for name, limit_s in (("one", first), ("two", second)):
+        planned = plan(name, levels=(1,), replicates=1)
+        runs = tuple(replace(run, time_limit_s=limit_s) for run in planned.runs)
+        enqueue(ledger, replace(planned, runs=runs))
+    assert ledger.values(Run.select(Run.time_limit_s)) == [counts]
+
+
 def _line(kind: str, **fields: object) -> bytes:
     return json.dumps({"t": 1.0, "kind": kind, **fields}).encode() + b"\n"
 
@@ -315,3 +364,49 @@ def test_a_resumed_attempt_replaces_what_it_will_write_again(
         execution.end_attempt(ledger, attempt, Ending(Outcome.KILLED, RunState.QUEUED, None))
     rows = [(row.step, row.value, row.attempt) for row in reads.metric_rows(ledger, 1)]
     assert rows == [(1, 0.1, 1), (2, 0.2, 1), (3, 0.33, 2)]
+
+
+DAMAGED = [
+    b'{"t": 1, "kind": "progress", "step": 1e999, "num_steps": 3}',
+    b'{"t": 1, "kind": "progress", "step": 99999999999999999999, "num_steps": 3}',
+    b'{"t": "nan", "kind": "progress", "step": 1, "num_steps": 3}',
+    b'{"t": 1, "kind": "metric", "name": "val/x", "value": 1, "step": 99999999999999999999}',
+    b'{"t": 1, "kind": "metric", "name": "val/\\ud800", "value": 1, "step": 1}',
+    b'{"t": 1, "kind": "note", "what": "\xed\xa0\x80"}',
+    b'{"t": 1, "kind": "checkpoint", "step": 1, "seconds": NaN}',
+    b"[" * 100_000,
+    b"[1, 2]",
+    b"",
+    b"\xff\xfe",
+]
+
+
+@pytest.mark.parametrize("line", DAMAGED, ids=range(len(DAMAGED)))
+def test_a_damaged_event_is_recorded_and_passed_over(
+    ledger: Ledger, tmp_path: Path, line: bytes
+) -> None:
+    """Whatever a line holds, ingest goes on behind it, and what is shown stays JSON and UTF-8."""
+    enqueue(ledger, plan())
+    attempt = execution.start_attempt(ledger, 1, "cpu:0")
+    assert attempt is not None
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(line + b"\n" + _line("metric", name="val/a", value=0.5, step=1))
+    ingest(ledger, attempt.id, path)
+    assert [row.value for row in reads.metric_rows(ledger, 1)] == [0.5]
+    found = reads.details(ledger, 1)
+    assert "unreadable event" in [event["kind"] for event in found["history"]]
+    json.dumps(found, allow_nan=False, ensure_ascii=False).encode()
+
+
+def test_a_number_that_is_none_is_shown_as_a_word(ledger: Ledger, tmp_path: Path) -> None:
+    """A diverged loss among what a job shows neither hides its progress nor breaks the JSON."""
+    enqueue(ledger, plan())
+    attempt = execution.start_attempt(ledger, 1, "cpu:0")
+    assert attempt is not None
+    path = tmp_path / "events.jsonl"
+    shown = {"loss": float("nan"), "norm": float("inf")}
+    path.write_bytes(_line("progress", step=3, num_steps=9, shown=shown))
+    ingest(ledger, attempt.id, path)
+    (row,) = reads.running(ledger)
+    assert row.step == 3
+    assert (row.progress["loss"], row.progress["norm"]) == ("NaN", "Infinity")

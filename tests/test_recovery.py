@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,18 @@ def test_a_daemon_asked_to_leave_leaves_its_workers_running(tmp_path: Path) -> N
     assert len(home.workers()) == 1
     assert home.finish() == 0
     assert home.runs()[0]["attempts"] == 1
+
+
+def test_a_death_by_any_signal_is_understood(tmp_path: Path) -> None:
+    """Real-time signals, which have no names, end a worker but not the daemon."""
+    home = LiveHome(tmp_path / "home", slots=1)
+    home.enqueue(SPEC.replace("[0.2, 0.7]", "[0.2]"))
+    home.start_daemon()
+    home.until_step(3)
+    (worker,) = home.workers()
+    os.kill(worker.pid, signal.SIGRTMIN + 6)
+    home.until_states("done")
+    assert home.stop_daemon() == 0
+    first, *_ = home.json("show", "r1")["attempts"]
+    assert first["outcome"] == "killed"
+    assert f"signal {signal.SIGRTMIN + 6}" in first["error"]

@@ -193,6 +193,7 @@ def test_other_keys_are_the_jobs_parameters() -> None:
         ("- a", ["s.yaml: not a mapping"]),
         ("expriment: a\njob: drill", ["s.yaml:1: experiment", "missing", "'expriment'"]),
         ("experiment: E7\njob: drill", ["s.yaml:1: experiment", "looks like an id"]),
+        ("experiment: '12'\njob: drill", ["s.yaml:1: experiment", "looks like an id"]),
         ("experiment: a/b\njob: drill", ["s.yaml:1: experiment", "'a/b' is no name"]),
         ("experiment: 2024\njob: drill", ["s.yaml:1: experiment", "quotes"]),
         ("experiment: a\njob: dril", ["s.yaml:2: job", "Did you mean 'drill'?", "finetune"]),

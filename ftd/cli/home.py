@@ -20,11 +20,8 @@ def home_of(args: argparse.Namespace) -> Home:
 
 @contextmanager
 def opened(home: Home) -> Iterator[Ledger]:
-    """The ledger of `home`, closed afterwards.  Raises LedgerError when there is none."""
-    from ftd.ledger.db import open_ledger
+    """The ledger of `home`, closed afterwards.  Raises LedgerError when it cannot be used."""
+    from ftd.ledger import db
 
-    ledger = open_ledger(home)
-    try:
+    with db.opened(home) as ledger:
         yield ledger
-    finally:
-        ledger.close()

@@ -30,6 +30,8 @@ VERBS = {
     "schema": ("schema", "the JSON schema of specs"),
     "init": ("init", "make a home"),
     "daemon": ("daemon", "serve a home: give runs devices and execute them"),
+    "service": ("service", "serve a home from boot on, through systemd"),
+    "fsck": ("fsck", "examine a home at rest, and mend what can be mended safely"),
     "doctor": ("doctor", "check home, daemon, devices and installation"),
 }
 _EPILOG = """\

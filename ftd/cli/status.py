@@ -11,8 +11,11 @@ from ftd.cli.output import add_json, print_json
 from ftd.clock import now
 from ftd.daemon.presence import daemon_identity
 from ftd.daemon.reasons import reason
+from ftd.diskspace import shortage
 from ftd.layout import Home
 from ftd.ledger import reads
+from ftd.ledger.resumed import resumed_after_reboot
+from ftd.process import boot_id
 from ftd.views import status
 from ftd.views.table import show
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 NUM_EXPERIMENTS = 10
 NUM_RECENT = 10
+RESUMED_SHOWN_S = 86_400  # a reboot is news for a day
 MAX_PLACES_COUNTED = 10_000  # of the experiments shown, newest first: some 10 ms
 
 
@@ -57,6 +61,12 @@ def snapshot(home: Home, ledger: Ledger, limit: int) -> status.Snapshot:
     """Everything there is to see, read in one moment; at most `limit` waiting runs."""
     daemon = daemon_identity(home)
     at = now()
+    short = shortage(home.root)
+
+    def why(row: reads.WaitingRow) -> str:
+        up = daemon is not None
+        return reason(row, devices, daemon_up=up, short_of_space=short, now=at)
+
     with ledger.snapshot():
         devices = reads.devices(ledger)
         running = reads.running(ledger)
@@ -67,12 +77,12 @@ def snapshot(home: Home, ledger: Ledger, limit: int) -> status.Snapshot:
             daemon=daemon,
             devices=devices,
             running=running,
-            waiting=[
-                (row, reason(row, devices, len(running), daemon is not None, at)) for row in waiting
-            ],
+            waiting=[(row, why(row)) for row in waiting],
             counts=reads.counts(ledger),
             experiments=reads.experiments(
                 ledger, limit=NUM_EXPERIMENTS, count_up_to=MAX_PLACES_COUNTED
             ),
             recent=reads.recent(ledger, NUM_RECENT),
+            short_of_space=short,
+            resumed=resumed_after_reboot(ledger, boot_id(), at - RESUMED_SHOWN_S),
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ftd import faults
@@ -20,11 +22,12 @@ from ftd.ledger import execution, wishes
 from ftd.ledger.db import Ledger
 from ftd.ledger.execution import Ending, LiveAttempt
 from ftd.ledger.ingest import ingest
-from ftd.process import age_s, kill_session, open_pidfd, send_signal
-from ftd.protocol import CHECKPOINTS, EVENTS, EXIT_FENCED, LOG, STOP, Result
+from ftd.process import age_s, kill_session, open_pidfd, send_signal, signal_name
+from ftd.protocol import CHECKPOINTS, EVENTS, EXIT_FENCED, EXIT_STORAGE, LOG, STOP, Result
 from ftd.states import Outcome, RunState
 
 GRACE_PER_CHECKPOINT = 3  # the grace is at least this many times the slowest checkpoint
+STORAGE_WAIT_S = 5.0  # after a disk that was full or failing, before the next try
 LINGER_S = 30.0  # a worker that sealed its result has this long to exit
 
 
@@ -42,14 +45,23 @@ class Attempts:
         self._asked_at: dict[int, float] = {}  # attempt id -> when we saw its stop request
         self._sealed_at: dict[int, float] = {}
         self._blocked: set[int] = set()
+        self._troubles: dict[int, set[str]] = {}  # what was said already
         self._pidfds: dict[int, int] = {}
         self.num_failed = 0  # runs that came to failed since we started
 
     def follow(self) -> list[LiveAttempt]:
-        """Look at every live attempt once; those that still live."""
+        """Look at every live attempt once; those that still live.
+
+        Files that cannot be read or written are the trouble of their attempt alone.
+        """
         attempts = execution.live_attempts(self._ledger)
         self._take_in_events(attempts)
-        return [attempt for attempt in attempts if not self._look(attempt)]
+        over = set()
+        for attempt in attempts:
+            with self._contained(attempt):
+                if self._look(attempt):
+                    over.add(attempt.id)
+        return [attempt for attempt in attempts if attempt.id not in over]
 
     def pidfds(self) -> list[int]:
         """Descriptors that become readable when a worker ends."""
@@ -71,15 +83,25 @@ class Attempts:
         grown = []
         for attempt in attempts:
             stream = self._directory(attempt) / EVENTS
-            try:
+            with self._contained(attempt), suppress(FileNotFoundError):
                 if stream.stat().st_size > attempt.events_offset:
                     grown.append((attempt, stream))
-            except FileNotFoundError:
-                continue
         if grown:
             with self._ledger.transaction():  # one commit for all of them
                 for attempt, stream in grown:
-                    ingest(self._ledger, attempt.id, stream)
+                    with self._contained(attempt):
+                        ingest(self._ledger, attempt.id, stream)
+
+    @contextmanager
+    def _contained(self, attempt: LiveAttempt) -> Iterator[None]:
+        """Say once what the system refuses for an attempt, and go on with the others."""
+        try:
+            yield
+        except OSError as error:
+            said = self._troubles.setdefault(attempt.id, set())
+            if str(error) not in said:
+                said.add(str(error))
+                self._log.error("the system refuses", run=f"r{attempt.run_id}", error=str(error))
 
     def _look(self, attempt: LiveAttempt) -> bool:
         """Whether the attempt is over (and was ended)."""
@@ -90,6 +112,7 @@ class Attempts:
                 self._stop_if_wished(attempt, found)
                 return False
             case Blocked():
+                self._close_pidfd(attempt)  # it stays readable, so it would end every sleep
                 if attempt.id not in self._blocked:
                     self._blocked.add(attempt.id)
                     self._log.warning(
@@ -122,7 +145,8 @@ class Attempts:
             why = self._why_stop(attempt, found)
             if why is None:
                 return
-            seal_json(self._directory(attempt) / STOP, {"why": why, "at": now()})
+            with self._contained(attempt):  # without the file, the signal must do
+                seal_json(self._directory(attempt) / STOP, {"why": why, "at": now()})
             faults.point("stop.requested")
             execution.record_stop(self._ledger, attempt.id, why)
             faults.point("stop.recorded")
@@ -139,7 +163,7 @@ class Attempts:
         if not attempt.wanted:
             return "hold" if attempt.held else "cancel"
         limit = attempt.time_limit_s
-        if limit is not None and age_s(found.identity) > limit:
+        if limit is not None and attempt.spent_s + age_s(found.identity) > limit:
             return "time_limit"
         return None
 
@@ -158,13 +182,14 @@ class Attempts:
             progressed=execution.progressed(self._ledger, attempt.id),
             retries=self._config.retries,
         )
+        wait_s = STORAGE_WAIT_S if status == EXIT_STORAGE else decision.wait_s
         ending = Ending(
             outcome=outcome,
             next_state=decision.state,
             result=over.result,
             error=error,
             exit_status=status,
-            not_before=now() + decision.wait_s if decision.wait_s else None,
+            not_before=now() + wait_s if wait_s else None,
             num_failures=decision.num_failures,
         )
         state = execution.end_attempt(self._ledger, attempt, ending)
@@ -195,9 +220,12 @@ class Attempts:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _forget(self, attempt: LiveAttempt) -> None:
-        for seen in (self._asked_at, self._sealed_at):
+        for seen in (self._asked_at, self._sealed_at, self._troubles):
             seen.pop(attempt.id, None)
         self._blocked.discard(attempt.id)
+        self._close_pidfd(attempt)
+
+    def _close_pidfd(self, attempt: LiveAttempt) -> None:
         descriptor = self._pidfds.pop(attempt.id, None)
         if descriptor is not None:
             os.close(descriptor)
@@ -218,10 +246,12 @@ def _outcome(
     if attempt.stop_requested_at is not None:
         late = "was stopped before it could save; the last checkpoint counts"
         return (Outcome.TIMED_OUT if attempt.stop_why == "time_limit" else Outcome.STOPPED), late
+    if status == EXIT_STORAGE:
+        return Outcome.STOPPED, f"the disk took nothing more, the last checkpoint counts; see {log}"
     if status == EXIT_FENCED:
         return Outcome.LOST, "another process held the run"
     if status is not None and status < 0:
-        return Outcome.KILLED, f"killed by {signal.Signals(-status).name}"
+        return Outcome.KILLED, f"killed by {signal_name(-status)}"
     if status:
         return Outcome.FAILED, f"the worker ended with status {status}; see {log}"
     return Outcome.LOST, "the worker is gone and left no result"

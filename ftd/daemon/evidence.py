@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftd.files import read_json, seal_json, try_lock
+from ftd.files import make_folder, read_json, seal_json, try_lock
 from ftd.process import Identity, alive
 from ftd.protocol import EVENTS, RESULT, REVOKED, WORKER, Result
 
@@ -56,12 +56,12 @@ def examine(directory: Path, run_lock: Path, recorded: Identity | None) -> Alive
 
 
 def _lock(path: Path) -> int | None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     return try_lock(path)
 
 
 def _revoke(directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     if not (directory / REVOKED).exists():
         seal_json(directory / REVOKED, {"why": "its worker was gone"})
 

@@ -21,9 +21,7 @@ class Log:
         self._logger = logging.Logger("ftd.daemon", logging.INFO)
         screen = logging.StreamHandler(sys.stderr)
         screen.setFormatter(_JSONLine() if json_lines else _Readable())
-        file = logging.handlers.RotatingFileHandler(
-            home.daemon_log, maxBytes=FILE_BYTES, backupCount=3
-        )
+        file = _File(home.daemon_log, maxBytes=FILE_BYTES, backupCount=3)
         file.setFormatter(_JSONLine())
         self._logger.addHandler(screen)
         self._logger.addHandler(file)
@@ -44,6 +42,11 @@ class Log:
         """Close the file."""
         for handler in self._logger.handlers:
             handler.close()
+
+
+class _File(logging.handlers.RotatingFileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A full disk must not stop the daemon; the screen has the line."""
 
 
 class _Readable(logging.Formatter):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ftd.clock import now
@@ -18,12 +21,27 @@ def daemon_identity(home: Home) -> dict[str, Any] | None:
     return recorded if identity is not None and alive(identity) else None
 
 
+@contextmanager
+def without_daemon(home: Home) -> Iterator[None]:
+    """A block in which no daemon serves `home` nor can begin to.  Raises DaemonRunning."""
+    lock = _lock(home)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
 def claim(home: Home) -> int:
     """Become the daemon of `home`; the lock's descriptor, kept open.  Raises DaemonRunning."""
+    lock = _lock(home)
+    seal_json(home.daemon_identity, {**own_identity().as_json(), "since": now()})
+    return lock
+
+
+def _lock(home: Home) -> int:
     lock = try_lock(home.daemon_lock)
     if lock is None:
         other = daemon_identity(home)
         who = f"pid {other['pid']}" if other else "another process"
         raise DaemonRunning(f"a daemon already serves {home.root} ({who})")
-    seal_json(home.daemon_identity, {**own_identity().as_json(), "since": now()})
     return lock

@@ -20,6 +20,8 @@ from ftd import faults
 from ftd.ledger.db import Ledger
 from ftd.ledger.execution import record
 
+MALFORMED = (ValueError, TypeError, RecursionError, HueyException)  # not a message of ours
+
 
 class PlainSerializer(Serializer):  # type: ignore[misc]
     """Messages as JSON: id, name and arguments, nothing else.
@@ -81,6 +83,16 @@ class Queue:
         """Number of messages waiting; a plain read that takes no write lock."""
         return int(self._huey.storage.queue_size())
 
+    def announced(self) -> set[int]:
+        """The experiments that messages waiting in the queue are about."""
+        found = set()
+        for data in self._huey.storage.enqueued_items():
+            try:
+                found.update(self._huey.deserialize_task(data).args)
+            except MALFORMED:
+                continue
+        return found
+
     def pull(self) -> bool:
         """Handle the next message, exactly once; False when there is none.
 
@@ -96,7 +108,7 @@ class Queue:
             faults.point("pull.dequeued")
             try:
                 task = self._huey.deserialize_task(data)
-            except (ValueError, TypeError, RecursionError, HueyException) as error:
+            except MALFORMED as error:
                 self._refuse(data, error)
                 return True
             self._failure = None

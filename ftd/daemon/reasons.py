@@ -9,11 +9,16 @@ from ftd.states import RunState
 
 
 def reason(
-    row: WaitingRow, devices: Sequence[DeviceRow], running: int, daemon_up: bool, now: float
+    row: WaitingRow,
+    devices: Sequence[DeviceRow],
+    *,
+    daemon_up: bool,
+    short_of_space: str | None,
+    now: float,
 ) -> str:
     """Why the queued or held run `row` does not execute at `now` (UTC seconds).
 
-    `running` is the number of runs that execute.
+    `short_of_space` is what :func:`ftd.diskspace.shortage` says of the home.
     """
     if row.state == RunState.HELD:
         why = f": {row.held_why}" if row.held_why else ""
@@ -24,6 +29,8 @@ def reason(
         return "no daemon is running"
     if not row.admitted:
         return "not yet pulled from the queue"
+    if short_of_space is not None:
+        return short_of_space
     if row.not_before is not None and row.not_before > now:
         return f"tries again in {row.not_before - now:.0f} s"
     return _resources([device for device in devices if device.kind == row.device_kind], row)

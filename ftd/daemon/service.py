@@ -12,22 +12,25 @@ from ftd.clock import now
 from ftd.config import Config, load
 from ftd.daemon import presence, wake
 from ftd.daemon.attempts import Attempts
+from ftd.daemon.backups import NightlyBackup
 from ftd.daemon.devices import Devices, Seen
 from ftd.daemon.launch import LocalLauncher
 from ftd.daemon.log import Log
 from ftd.daemon.queue import Queue
 from ftd.daemon.scheduler import assignments
-from ftd.files import seal_json
+from ftd.diskspace import shortage
+from ftd.files import make_folder, seal_json
 from ftd.layout import Home
 from ftd.ledger import execution, inventory, reads, wishes
-from ftd.ledger.db import Ledger, PassingTrouble, open_ledger, upgrade
+from ftd.ledger.db import Ledger, PassingTrouble, open_ledger, opened, upgrade
 from ftd.ledger.execution import Ending, LiveAttempt
+from ftd.ledger.health import require_intact
 from ftd.protocol import ORDER, Order
 from ftd.states import Outcome, RunState
 
 IDLE_S = 10.0  # between two looks when nothing runs or waits; a wake-up comes at once anyway
 WAITING_S = 3.0  # when runs wait for a device that somebody else uses
-TROUBLE_S = 5.0
+TROUBLE_S = 2.0
 
 
 def serve(home: Home, *, until_idle: bool, json_log: bool) -> int:
@@ -43,11 +46,9 @@ def serve(home: Home, *, until_idle: bool, json_log: bool) -> int:
     try:
         for name in upgrade(home):
             log.info("upgraded the ledger", migration=name)
-        ledger = open_ledger(home)
-        try:
+        with opened(home) as ledger:
+            require_intact(home, ledger)
             return _Service(home, config, ledger, log).run(until_idle=until_idle)
-        finally:
-            ledger.close()
     finally:
         log.close()
         home.daemon_identity.unlink(missing_ok=True)
@@ -71,6 +72,9 @@ class _Service:
         self._attempts = Attempts(home, ledger, config, self._launcher, log)
         known = {d.id: d.name for d in reads.devices(ledger) if d.kind == "gpu"}
         self._devices = Devices(config, known)
+        self._backup = NightlyBackup(home, config.ledger, log)
+        self._shortage: str | None = None
+        self._trouble: str | None = None
         self._leaving = False
 
     def run(self, *, until_idle: bool) -> int:
@@ -103,14 +107,18 @@ class _Service:
         self._leaving = True
 
     def _tick_safely(self) -> float:
-        """One tick; seconds to sleep.  A ledger that cannot be written for now is waited for."""
+        """One tick; seconds to sleep.  A ledger or disk that refuses for now is waited for."""
         try:
-            return self._tick()
-        except PassingTrouble as error:
-            self._log.error("cannot write the ledger for now; trying again", error=str(error))
-        except OSError as error:
-            self._log.error("the system refuses for now; trying again", error=str(error))
-        return TROUBLE_S
+            pause_s = self._tick()
+        except (PassingTrouble, OSError) as error:
+            if str(error) != self._trouble:
+                self._log.error("the ledger or the system refuses; trying again", error=str(error))
+            self._trouble = str(error)
+            return TROUBLE_S
+        if self._trouble is not None:
+            self._log.info("going on", after=self._trouble)
+            self._trouble = None
+        return pause_s
 
     def _tick(self) -> float:
         while self._queue.pull():
@@ -118,14 +126,26 @@ class _Service:
         live = self._attempts.follow()
         devices = self._look(live)
         started = 0
-        for run_id, device in assignments(self._ledger, devices, now()):
-            started += self._start(run_id, device)
+        if not self._short_of_space():
+            for run_id, device in assignments(self._ledger, devices, now()):
+                started += self._start(run_id, device)
         if started:
             devices = self._look(execution.live_attempts(self._ledger))
         inventory.write(self._ledger, [_row(device) for device in devices])
+        self._backup.look()
         if live or started:
             return self._config.daemon.tick_s
         return WAITING_S if execution.num_hopeful(self._ledger, ["gpu", "cpu"]) else IDLE_S
+
+    def _short_of_space(self) -> bool:
+        """Whether nothing may start for want of room; says so when that changes."""
+        short = shortage(self._home.root)
+        if short is not None and self._shortage is None:
+            self._log.warning("nothing starts for now", why=short)
+        elif short is None and self._shortage is not None:
+            self._log.info("there is room again")
+        self._shortage = short
+        return short is not None
 
     def _look(self, live: list[LiveAttempt], *, refresh: bool = False) -> list[Seen]:
         leases = {a.device: a.identity.pid if a.identity else None for a in live}
@@ -141,7 +161,8 @@ class _Service:
         if lock is None:
             return False
         try:
-            attempt = execution.start_attempt(self._ledger, run_id, device)
+            there = self._home.newest_attempt(run_id)
+            attempt = execution.start_attempt(self._ledger, run_id, device, after=there)
             if attempt is None:
                 return False
             faults.point("start.claimed")
@@ -156,7 +177,7 @@ class _Service:
 
     def _launch(self, attempt: LiveAttempt, lock: int) -> None:
         directory = self._home.attempt(attempt.run_id, attempt.number)
-        directory.mkdir(parents=True)
+        make_folder(directory)
         order = self._order(attempt)
         seal_json(directory / ORDER, order.as_json())
         faults.point("start.ordered")
@@ -219,7 +240,9 @@ class _Service:
     def _sleep(self, pause_s: float, fifo: int, bell: int) -> None:
         """Until a wake-up, a signal, the end of a worker, or `pause_s` seconds have passed."""
         poll = select.poll()
-        for descriptor in (fifo, bell, *self._attempts.pidfds()):
+        # The end of a worker that could not be recorded would end every sleep at once.
+        workers = () if self._trouble else self._attempts.pidfds()
+        for descriptor in (fifo, bell, *workers):
             poll.register(descriptor, select.POLLIN)
         poll.poll(pause_s * 1000)
         wake.drain(fifo)

@@ -17,7 +17,7 @@ from ftd.daemon.wake import wake
 from ftd.errors import InputError
 from ftd.layout import Home
 from ftd.ledger import names, wishes
-from ftd.ledger.db import Ledger, open_ledger
+from ftd.ledger.db import Ledger, opened
 from ftd.states import RunState, Wish
 
 if TYPE_CHECKING:
@@ -67,12 +67,9 @@ def preview(home: Home, request: EnqueueRequest) -> tuple[Plan, dict[str, tuple[
         return _plan(request, gpu_known=False), {}
     from ftd.ledger.enqueue import known_runs
 
-    ledger = open_ledger(home)
-    try:
+    with opened(home) as ledger:
         plan = _plan(request, gpu_known=_gpu_known(ledger))
         return plan, known_runs(ledger, plan)
-    finally:
-        ledger.close()
 
 
 def submit(
@@ -99,8 +96,7 @@ def _enqueue(home: Home, request: EnqueueRequest, who: str) -> Enqueued:
     plan = None
     if not home.ledger.exists():
         plan = _plan(request, gpu_known=False)  # a wrong spec must not even make a home
-    ledger = open_ledger(home, create=True)
-    try:
+    with opened(home, create=True) as ledger:
         gpu_known = _gpu_known(ledger)  # somebody else may just have made the home
         if plan is None or gpu_known:
             plan = _plan(request, gpu_known=gpu_known)
@@ -113,15 +109,12 @@ def _enqueue(home: Home, request: EnqueueRequest, who: str) -> Enqueued:
             priority=request.priority if request.priority is not None else plan.priority,
             announce=Queue(ledger).put,
         )
-    finally:
-        ledger.close()
     wake(home.wake)
     return enqueued
 
 
 def _change(home: Home, request: ChangeRequest, who: str) -> tuple[int, ...]:
-    ledger = open_ledger(home)
-    try:
+    with opened(home) as ledger:
         members = names.memberships(ledger, list(request.targets))
         match request.verb:
             case "cancel":
@@ -134,8 +127,6 @@ def _change(home: Home, request: ChangeRequest, who: str) -> tuple[int, ...]:
                 runs = wishes.retry(ledger, members, who=who, why=request.why)
             case "prioritise":
                 runs = wishes.prioritise(ledger, members, request.priority, who=who)
-    finally:
-        ledger.close()
     wake(home.wake)
     return tuple(runs)
 

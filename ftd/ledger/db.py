@@ -7,6 +7,7 @@ place; upgrading is the daemon's alone, after a backup.  A damaged ledger never 
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from peewee import Model, SqliteDatabase
 import ftd
 from ftd import faults
 from ftd.errors import LedgerError
-from ftd.files import fsync_file, fsync_folder, locked
+from ftd.files import fsync_file, fsync_folder, locked, make_folder
 from ftd.layout import Home
 
 BUSY_TIMEOUT_S = 60
@@ -39,8 +40,18 @@ class Ledger:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """One atomic, durable change (BEGIN IMMEDIATE ... COMMIT); nested: a savepoint."""
-        with self.db.atomic():
-            yield
+        try:
+            with self.db.atomic():
+                yield
+        except PassingTrouble as error:
+            # SQLite has rolled back by itself when a COMMIT fails; peewee's own attempt then hides
+            # why it failed.
+            cause = error.__context__
+            if "cannot rollback" in str(error) and isinstance(cause, sqlite3.Error):
+                cause = cause.__context__
+            if isinstance(cause, PassingTrouble):
+                raise cause from None
+            raise
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -124,6 +135,28 @@ def open_ledger(home: Home, *, create: bool = False) -> Ledger:
     return ledger
 
 
+@contextmanager
+def opened(home: Home, *, create: bool = False) -> Iterator[Ledger]:
+    """A home's ledger for the length of a block, as :func:`open_ledger` opens it.
+
+    What SQLite finds wrong within the block is said in one line too: raises LedgerError.
+    """
+    ledger = open_ledger(home, create=create)
+    try:
+        yield ledger
+    except PassingTrouble as error:
+        raise LedgerError(
+            f"{home.ledger} cannot be used for now ({error}). Is there room on its disk, and may "
+            "you write there? Then try again"
+        ) from error
+    except peewee.DatabaseError as error:
+        if type(error) is not peewee.DatabaseError:  # a broken constraint: our own mistake
+            raise
+        raise damaged(home.ledger, error) from error
+    finally:
+        ledger.close()
+
+
 def upgrade(home: Home) -> list[str]:
     """Bring an existing ledger to this version's schema; the names of the migrations applied.
 
@@ -143,21 +176,43 @@ def upgrade(home: Home) -> list[str]:
 
 
 def backup(home: Home, label: str) -> Path:
-    """An online copy of the ledger under ``backups/``; everybody else goes on meanwhile."""
-    home.backups.mkdir(exist_ok=True)
+    """An online copy of the ledger under ``backups/``; everybody else goes on meanwhile.
+
+    Raises LedgerError when the copy turns out to be damaged (then it is not kept), OSError or
+    sqlite3.Error when it cannot be made.
+    """
+    make_folder(home.backups, 0o700)
     path = home.backups / f"ledger-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{label}.sqlite"
     aside = path.with_suffix(".part")
     source = sqlite3.connect(home.ledger)
     target = sqlite3.connect(aside)
     try:
+        aside.chmod(0o600)
+        # In one step: in several, every write of somebody else would make it begin again.
         source.backup(target)
+        wrong = quick_check(target)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
     finally:
         target.close()
         source.close()
+    if wrong:
+        aside.unlink()
+        raise damaged(home.ledger, wrong[0])
     fsync_file(aside)
     os.replace(aside, path)
     fsync_folder(path.parent)
     return path
+
+
+def quick_check(connection: sqlite3.Connection) -> list[str]:
+    """What SQLite finds wrong with a file's pages; empty when nothing is."""
+    try:
+        found = [str(row[0]) for row in connection.execute("PRAGMA quick_check")]
+    except sqlite3.DatabaseError as error:
+        return [str(error)]
+    return [text for text in found if text != "ok"]
 
 
 def _recognise(path: Path) -> None:
@@ -169,7 +224,7 @@ def _recognise(path: Path) -> None:
     except OSError as error:
         raise LedgerError(f"{path} cannot be read ({error.strerror})") from error
     if start != b"SQLite format 3\0":
-        raise _damaged(path, "it is no SQLite file")
+        raise damaged(path, "it is no SQLite file")
 
 
 def _connect(path: Path) -> SqliteDatabase:
@@ -189,7 +244,7 @@ def _connect(path: Path) -> SqliteDatabase:
     try:
         db.connect()
     except peewee.DatabaseError as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     return db
 
 
@@ -217,22 +272,32 @@ def _version(db: SqliteDatabase, path: Path) -> int:
     try:
         version = int(db.pragma("user_version"))
     except peewee.DatabaseError as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     if version < 1:
-        raise _damaged(path, "it is no ledger of ftd's")
+        raise damaged(path, "it is no ledger of ftd's")
     return version
 
 
-def _damaged(path: Path, error: Exception | str) -> LedgerError:
-    return LedgerError(
-        f"{path} cannot be read ({error}). Nothing was changed. If it is damaged, stop the daemon "
-        f"and put the newest file from {path.parent / 'backups'} in its place"
-    )
+def damaged(path: Path, error: Exception | str) -> LedgerError:
+    """The error that says how a damaged ledger at `path` is restored."""
+    copies = sorted((path.parent / "backups").glob("ledger-*.sqlite"))
+    if copies:
+        # The -wal file has to go along: SQLite would replay it into the copy.
+        fix = (
+            f"Stop the daemon, then: cd {shlex.quote(str(path.parent))} && mkdir damaged && "
+            f"mv {path.name}* damaged && cp backups/{copies[-1].name} {path.name}"
+        )
+    else:
+        fix = (
+            "There is no backup. Keep the file: 'sqlite3 ... .recover' may save what is in it; "
+            "or choose another home with --home"
+        )
+    return LedgerError(f"{path} cannot be read ({error}). Nothing was changed. {fix}")
 
 
 def _create(home: Home) -> None:
     try:
-        home.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(home.root, 0o700)
     except OSError as error:
         raise LedgerError(
             f"cannot make a home at {home.root} ({error.strerror}). Choose another with --home"

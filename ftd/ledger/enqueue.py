@@ -82,6 +82,8 @@ def write_plan(
         ended = (RunState.FAILED, RunState.CANCELLED, RunState.HELD)
         again = [run_id for run_id, state in known.values() if state in ended]
         requeue(ledger, again)
+        if known:
+            _extend_limits(ledger, plan, [run_id for run_id, _ in known.values()])
         if priority or known:
             settle(ledger, [run_id for run_id, _ in stored.values()])
         announce(experiment)
@@ -118,6 +120,14 @@ def _next_revision(ledger: Ledger, owner: str, name: str) -> int:
         Experiment.owner == owner, Experiment.name == name
     )
     return (ledger.values(newest)[0] or 0) + 1
+
+
+def _extend_limits(ledger: Ledger, plan: Plan, runs: Sequence[int]) -> None:
+    """Of several experiments' time limits for a run, the longest counts.  (A plan has one.)"""
+    limit_s = plan.runs[0].time_limit_s
+    shorter = Run.time_limit_s.is_null(False) if limit_s is None else Run.time_limit_s < limit_s
+    for ids in chunks(runs):
+        ledger.write(Run.update(time_limit_s=limit_s).where(Run.id.in_(ids), shorter))
 
 
 def _row(run: PlannedRun) -> dict[str, object]:

@@ -48,6 +48,7 @@ class LiveAttempt:
     stop_why: str | None
     stop_requested_at: float | None
     time_limit_s: float | None
+    spent_s: float  # what earlier attempts took, since one of them last ran out of time
     num_failures: int
     events_offset: int
     wanted: bool  # a membership still wishes the run to run
@@ -136,8 +137,10 @@ def order_fields(ledger: Ledger, run_id: int) -> dict[str, Any]:
     return row
 
 
-def start_attempt(ledger: Ledger, run_id: int, device: str) -> LiveAttempt | None:
-    """Claim a queued run and a device for a new attempt.
+def start_attempt(
+    ledger: Ledger, run_id: int, device: str, *, after: int = 0
+) -> LiveAttempt | None:
+    """Claim a queued run and a device for a new attempt, numbered above `after` too.
 
     None when the run is no longer queued or no longer wanted.  Raises peewee.IntegrityError when
     the device is leased.
@@ -151,7 +154,7 @@ def start_attempt(ledger: Ledger, run_id: int, device: str) -> LiveAttempt | Non
         if not claimed:
             return None
         last = ledger.values(Attempt.select(fn.MAX(Attempt.number)).where(Attempt.run == run_id))[0]
-        number = (last or 0) + 1
+        number = max(last or 0, after) + 1
         worker = ledger.insert(
             Worker, directory=f"runs/r{run_id}/attempts/{number}", started_at=now()
         )
@@ -184,6 +187,13 @@ def record_stop(ledger: Ledger, attempt_id: int, why: str) -> None:
 def live_attempts(ledger: Ledger) -> list[LiveAttempt]:
     """All attempts that have not ended, oldest first."""
     wishes = Membership.select(fn.COUNT(Membership.id)).where(Membership.run == Attempt.run)
+    late, earlier = Attempt.alias(), Attempt.alias()
+    last_late = late.select(fn.COALESCE(fn.MAX(late.number), 0)).where(
+        late.run == Attempt.run, late.outcome == Outcome.TIMED_OUT
+    )
+    spent_s = earlier.select(fn.TOTAL(earlier.ended_at - earlier.started_at)).where(
+        earlier.run == Attempt.run, earlier.number > last_late
+    )
     query = (
         Attempt.select(
             Attempt.id,
@@ -199,6 +209,7 @@ def live_attempts(ledger: Ledger) -> list[LiveAttempt]:
             Lease.device,
             Attempt.events_offset,
             Run.time_limit_s,
+            spent_s.alias("spent_s"),
             Run.num_failures,
             wishes.where(Membership.wish == Wish.RUN).alias("wanting"),
             wishes.where(Membership.wish == Wish.HOLD).alias("holding"),
@@ -220,6 +231,7 @@ def live_attempts(ledger: Ledger) -> list[LiveAttempt]:
             stop_why=row["stop_why"],
             stop_requested_at=row["stop_requested_at"],
             time_limit_s=row["time_limit_s"],
+            spent_s=row["spent_s"],
             num_failures=row["num_failures"],
             events_offset=row["events_offset"],
             wanted=row["wanting"] > 0,

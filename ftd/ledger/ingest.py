@@ -62,8 +62,8 @@ class _Batch:
     def apply(self, lines: list[bytes]) -> None:
         for line in lines:
             try:
-                self._line(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
+                self._line(_decoded(line))
+            except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
                 # One damaged line must not stop the daemon, nor the lines behind it.
                 text = line[:200].decode(errors="replace")
                 self._record("unreadable event", {"line": text, "error": repr(error)})
@@ -81,22 +81,15 @@ class _Batch:
             case "timing":
                 self.timings.append({**self._value(event), "name": str(event["name"])})
             case "progress":
-                self.attempt["step"] = int(event["step"])
-                self.attempt["num_steps"] = int(event["num_steps"])
-                self.attempt["progress"] = dict(event.get("shown") or {}, at=float(event["t"]))
+                progress = dict(event.get("shown") or {}, at=_finite(event["t"]))
+                step, num_steps = _count(event["step"]), _count(event["num_steps"])
+                self.attempt |= {"step": step, "num_steps": num_steps, "progress": progress}
             case "checkpoint":
-                self.attempt["checkpoint_step"] = self.attempt["step"] = int(event["step"])
-                self.timings.append(
-                    {
-                        "run": self.run,
-                        "attempt": self.number,
-                        "step": int(event["step"]),
-                        "name": "checkpoint_s",
-                        "value": float(event["seconds"]),
-                    }
-                )
+                row = self._value({**event, "value": event["seconds"]})
+                self.timings.append({**row, "name": "checkpoint_s"})
+                self.attempt["checkpoint_step"] = self.attempt["step"] = row["step"]
             case "resumed":
-                self._resumed(int(event["step"]))
+                self._resumed(_count(event["step"]))
             case "fingerprint":
                 self.attempt["fingerprint"] = dict(event["numerics"])
             case "approximate":
@@ -104,19 +97,16 @@ class _Batch:
                     Run.update(approximate=str(event["why"])).where(Run.id == self.run)
                 )
             case "note":
-                self._record(str(event["what"]), event.get("data"), at=float(event["t"]))
+                self._record(str(event["what"]), event.get("data"), at=_finite(event["t"]))
             case other:
                 raise ValueError(f"unknown kind {other!r}")
 
     def _value(self, event: dict[str, Any]) -> dict[str, Any]:
-        value = float(event["value"])
-        if not math.isfinite(value):
-            raise ValueError("not a finite number")
         return {
             "run": self.run,
             "attempt": self.number,
-            "step": int(event["step"]),
-            "value": value,
+            "step": _count(event["step"]),
+            "value": _finite(event["value"]),
         }
 
     def _resumed(self, step: int) -> None:
@@ -143,3 +133,33 @@ class _Batch:
                 attempt=self.number,
                 data=data,
             )
+
+
+def _decoded(line: bytes) -> Any:
+    """The JSON value of a line.  Numbers that are none (NaN, or too large) come as words.
+
+    Raises ValueError or RecursionError for anything that could not be stored and shown again.
+    """
+    value = json.loads(line.decode(), parse_constant=str, parse_float=_finite_or_word)
+    if rb"\u" in line:
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    return value
+
+
+def _finite_or_word(text: str) -> float | str:
+    value = float(text)
+    return value if math.isfinite(value) else text
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError("not a finite number")
+    return number
+
+
+def _count(value: Any) -> int:
+    number = int(value)
+    if not 0 <= number < 1 << 63:
+        raise ValueError("not a count")
+    return number

@@ -14,7 +14,7 @@ def experiment_id(ledger: Ledger, text: str) -> int:
 
     Raises UnknownName with the closest name.
     """
-    if match := re.fullmatch(r"e(\d+)", text):
+    if match := re.fullmatch(r"e(\d{1,18})", text):
         query = Experiment.select(Experiment.id).where(Experiment.id == int(match[1]))
     else:
         query = (

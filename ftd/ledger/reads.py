@@ -26,6 +26,7 @@ from ftd.ledger.models import (
     Run,
     Worker,
 )
+from ftd.ledger.resumed import steps_redone
 from ftd.states import RunState
 
 
@@ -472,6 +473,7 @@ def _attempts(ledger: Ledger, run_id: int) -> list[dict[str, Any]]:
         .where(Attempt.run == run_id)
         .order_by(Attempt.number)
     )
+    rows = ledger.rows(query)
     return [
         {
             "number": row["number"],
@@ -479,6 +481,7 @@ def _attempts(ledger: Ledger, run_id: int) -> list[dict[str, Any]]:
             "started_at": row["started_at"],
             "ended_at": row["ended_at"],
             "resumed_from_step": row["resumed_from_step"],
+            "steps_redone": earlier and steps_redone(earlier, row),
             "step": row["step"],
             "checkpoint_step": row["checkpoint_step"],
             "num_steps": row["num_steps"],
@@ -493,7 +496,7 @@ def _attempts(ledger: Ledger, run_id: int) -> list[dict[str, Any]]:
             "exit_status": row["exit_status"],
             "error": row["error"],
         }
-        for row in ledger.rows(query)
+        for earlier, row in zip([None, *rows], rows, strict=False)
     ]
 
 

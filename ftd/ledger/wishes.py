@@ -42,16 +42,18 @@ def wish(
 def retry(ledger: Ledger, memberships: Sequence[int], *, who: str, why: str = "") -> list[int]:
     """Queue failed, cancelled and held runs of these memberships again; the ids of those queued.
 
-    A retried run goes on from its last good checkpoint and has its retry budget back.
+    A retried run goes on from its last good checkpoint and has its retry budget back.  One that
+    still executes because a cancel or hold is not yet carried out is wanted again.
     """
     with ledger.transaction():
         runs: set[int] = set()
         again = (RunState.FAILED, RunState.CANCELLED, RunState.HELD)
+        leaving = (Run.state == RunState.RUNNING) & (Membership.wish != Wish.RUN)
         for ids in chunks(memberships):
             members = (
                 Membership.select(Membership.id, Membership.run)
                 .join(Run)
-                .where(Membership.id.in_(ids), Run.state.in_(again))
+                .where(Membership.id.in_(ids), Run.state.in_(again) | leaving)
             )
             found = ledger.rows(members)
             runs.update(row["run"] for row in found)
@@ -137,6 +139,11 @@ def requeue(ledger: Ledger, runs: Sequence[int]) -> None:
                 ended_at=None,
             ).where(Run.id.in_(ids), Run.state.in_(back))
         )
+
+
+def wished_state_and_priority() -> tuple[Case, ModelSelect[Membership]]:
+    """SQL for where a run that does not execute is wished, and for the priority it then has."""
+    return _wished_state(), _wished_priority()
 
 
 def _wished_state() -> Case:

@@ -94,13 +94,15 @@ def _attempts(about: Mapping[str, Any]) -> Table:
                 moment(started),
                 duration(ended - started) if ended is not None else "-",
                 "-" if resumed is None else str(resumed),
+                "-" if attempt["steps_redone"] is None else str(attempt["steps_redone"]),
                 f"{attempt['step']}/{attempt['num_steps'] or '?'}",
                 str(attempt["worker"]["pid"] or "-"),
                 attempt["error"] or attempt["stop_why"] or "",
             )
         )
     headings = (
-        ">attempt", "outcome", "device", "started", ">took", ">resumed from", ">step", ">pid", "why"
+        ">attempt", "outcome", "device", "started", ">took", ">resumed from", ">redone", ">step",
+        ">pid", "why",
     )  # fmt: skip
     return table("attempts", headings, rows, empty="no attempts yet")
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ftd.ledger.reads import DeviceRow, ExperimentRow, LiveRow, RunRow, WaitingRow
+from ftd.ledger.resumed import Resumed
 from ftd.states import RunState
 from ftd.views import progress
-from ftd.views.phrases import duration, factors, moment, number, size
+from ftd.views.phrases import count, duration, factors, moment, number, run_ids, size
 from ftd.views.table import Table, table
 
 
@@ -27,6 +28,8 @@ class Snapshot:
     counts: Mapping[str, int]
     experiments: Sequence[ExperimentRow]
     recent: Sequence[RunRow]
+    resumed: Resumed
+    short_of_space: str | None
 
     def as_json(self) -> dict[str, Any]:
         """The object of ``ftd status --json``."""
@@ -36,8 +39,10 @@ class Snapshot:
             "running": [row.as_json() for row in self.running],
             "queued": [_waiting_json(row, why) for row, why in self.waiting],
             "counts": dict(self.counts),
+            "short_of_space": self.short_of_space,
             "experiments": [_experiment_json(row) for row in self.experiments],
             "recent": [row.as_json() for row in self.recent],
+            "resumed": self.resumed.as_json(),
         }
 
 
@@ -66,7 +71,13 @@ def _head(seen: Snapshot) -> Table:
         age = f", up {duration(seen.at - since)}" if isinstance(since, int | float) else ""
         daemon = f"daemon is running (pid {seen.daemon.get('pid')}{age})"
     counted = ", ".join(f"{seen.counts.get(state, 0):,} {state}" for state in RunState)
-    return table("", (), (), notes=(f"{seen.home}: {daemon}", f"runs: {counted}"))
+    notes = [f"{seen.home}: {daemon}", f"runs: {counted}"]
+    if seen.short_of_space is not None:
+        notes.append(f"nothing starts: {seen.short_of_space}")
+    if seen.resumed.runs:
+        again = f"{count(seen.resumed.steps_redone, 'step')} redone"
+        notes.append(f"resumed after the reboot: {run_ids(seen.resumed.runs)}, {again}")
+    return table("", (), (), notes=notes)
 
 
 def _devices(seen: Snapshot) -> Table:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ftd import faults
-from ftd.files import seal_folder, sealed_folder
+from ftd.files import make_folder, seal_folder, sealed_folder
 from ftd.job import Writer
 from ftd.protocol import CHECKPOINTS
 
@@ -43,7 +43,7 @@ def save(
     The older ones go only after the new one is durable.
     """
     folder = directory / CHECKPOINTS / f"{step:09d}"
-    folder.parent.mkdir(exist_ok=True)
+    make_folder(folder.parent)
     if not folder.exists():
         seal_folder(folder, writers, {**manifest, "step": step})
     for old in sorted(_numbered(folder.parent), reverse=True)[KEPT:]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ftd.clock import monotonic, now
-from ftd.files import Stream, fsync_file, fsync_folder, read_json, sha256_of
+from ftd.files import Stream, fsync_file, fsync_folder, make_folder, read_json, sha256_of
 from ftd.job import Stopped, Writer
 from ftd.protocol import ARTIFACTS, EVENTS, HEARTBEAT, STOP, Order
 from ftd.store import Store
@@ -110,7 +110,7 @@ class AttemptContext:
 
     def artifact(self, name: str, write: Writer) -> None:
         folder = self._directory / ARTIFACTS
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         path, aside = folder / name, folder / f".{name}"
         write(aside)
         fsync_file(aside)

@@ -6,11 +6,13 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from ftd import catalog, faults
+from ftd.diskspace import is_storage_trouble
 from ftd.environment import environment
-from ftd.errors import DataError, InputError
+from ftd.errors import DataError, InputError, StorageError
 from ftd.files import read_json, seal_json, try_lock
 from ftd.gpus import NvmlUnavailable, read_gpus, strangers
 from ftd.inputs import fingerprint
@@ -19,6 +21,7 @@ from ftd.process import own_identity
 from ftd.protocol import (
     EXIT_FENCED,
     EXIT_STOPPED,
+    EXIT_STORAGE,
     HEARTBEAT,
     ORDER,
     RESULT,
@@ -34,7 +37,8 @@ from ftd.worker.context import AttemptContext
 def main(directory: Path) -> int:
     """Execute the attempt ordered in `directory`; the process's exit status.
 
-    0 when a result was sealed, 75 when asked to leave, 3 when fenced off before the first write.
+    0 when a result was sealed, 75 when asked to leave, 74 when the disk would not take what had to
+    be written (the last checkpoint counts), 3 when fenced off before the first write.
     """
     order = Order.from_json(read_json(directory / ORDER) or {})
     faults.point("worker.started")
@@ -47,7 +51,17 @@ def main(directory: Path) -> int:
 
     context = AttemptContext(directory, order)
     signal.signal(signal.SIGTERM, lambda *_: context.signalled())
-    result = _execute(order, context)
+    try:
+        return _conclude(directory, _execute(order, context), context)
+    except (StorageError, OSError) as error:
+        if not is_storage_trouble(error) and not isinstance(error, StorageError):
+            raise
+        _say(f"cannot write: {error}")
+        return EXIT_STORAGE
+
+
+def _conclude(directory: Path, result: Result, context: AttemptContext) -> int:
+    """Seal the result; the exit status that goes with it."""
     final = Result(
         **{
             **result.as_json(),
@@ -67,10 +81,12 @@ def _execute(order: Order, context: AttemptContext) -> Result:
     except Stopped as stop:
         return Result(Outcome.STOPPED, why=str(stop))
     except InputError as error:
-        print(f"refused: {error}", file=sys.stderr)
+        _say(f"refused: {error}")
         return Result(Outcome.REFUSED, error=str(error))
     except Exception as error:  # a job may raise anything; the attempt must still end well
-        traceback.print_exc()
+        if is_storage_trouble(error):
+            raise StorageError(_one_line(error)) from error
+        _say(traceback.format_exc())
         memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
         outcome = Outcome.OUT_OF_MEMORY if memory else Outcome.FAILED
         return Result(outcome, error=_one_line(error))
@@ -117,6 +133,12 @@ def _check_alone(uuid: str) -> None:
     others = strangers(gpus[uuid], [os.getsid(0)]) if uuid in gpus else None
     if others is None or others:
         raise Stopped(f"{uuid} is used by somebody else" if others else f"{uuid} is not there")
+
+
+def _say(text: str) -> None:
+    """Write to the log, if the disk still takes it."""
+    with suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 def _one_line(error: Exception) -> str:

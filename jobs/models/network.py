@@ -57,8 +57,12 @@ class Network:
         self.dropout_keys.sample_keys = sample_keys
 
     def train(self) -> None:
-        """Training mode; frozen layers stay in eval mode whatever is called."""
-        self.module.train()
+        """Training mode; frozen layers stay in eval mode whatever is called.
+
+        Free to call at every step: the modules are gone through only to leave evaluation mode.
+        """
+        if not self.module.training:
+            self.module.train()
 
     def eval(self) -> None:
         """Evaluation mode."""

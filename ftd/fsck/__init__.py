@@ -1,0 +1,1 @@
+"""Examining a home at rest: what is wrong with it, and mending what is safely mendable."""

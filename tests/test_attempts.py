@@ -1,0 +1,129 @@
+"""Following attempts: what happens when a worker, its directory or its lock are not as they were.
+
+Any process will do as the worker here: it is known by its identity alone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ftd.config import Config
+from ftd.daemon.attempts import Attempts
+from ftd.daemon.launch import LocalLauncher
+from ftd.daemon.log import Log
+from ftd.files import try_lock
+from ftd.layout import Home
+from ftd.ledger import execution, reads
+from ftd.ledger.db import Ledger
+from ftd.ledger.models import Attempt, Run
+from ftd.process import identity_of
+from ftd.protocol import EVENTS
+from ftd.states import Outcome
+from tests.ledgers import enqueue, new_ledger, plan
+
+
+@dataclass
+class Followed:
+    """A ledger with a live attempt of r1, and of r2 if asked for, each with a process."""
+
+    home: Home
+    ledger: Ledger
+    attempts: Attempts
+    processes: dict[int, subprocess.Popen[bytes]]
+
+    def start(self, run: int) -> Path:
+        """Begin an attempt of a run; its directory, which the run's worker would have made."""
+        attempt = execution.start_attempt(self.ledger, run, f"cpu:{run}")
+        assert attempt is not None
+        process = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        self.processes[run] = process
+        identity = identity_of(process.pid)
+        assert identity is not None
+        execution.record_spawn(self.ledger, attempt.worker_id, identity)
+        directory = self.home.attempt(run, attempt.number)
+        directory.mkdir(parents=True)
+        return directory
+
+    def kill(self, run: int) -> None:
+        """SIGKILL the run's process and wait for its end."""
+        self.processes[run].kill()
+        self.processes[run].wait()
+
+    def live(self) -> list[int]:
+        """Look at everything once; the runs whose attempts go on."""
+        return [attempt.run_id for attempt in self.attempts.follow()]
+
+
+@pytest.fixture
+def followed(tmp_path: Path) -> Iterator[Followed]:
+    """A home with two runs and nobody at work."""
+    home = Home(tmp_path / "home")
+    ledger = new_ledger(tmp_path)
+    enqueue(ledger, plan(levels=(1, 2), replicates=1))
+    log = Log(home, json_lines=True)
+    attempts = Attempts(home, ledger, Config(), LocalLauncher(), log)
+    found = Followed(home, ledger, attempts, {})
+    yield found
+    for run in found.processes:
+        found.kill(run)
+    log.close()
+    ledger.close()
+
+
+def test_a_dead_worker_wakes_nobody_while_its_lock_is_held(followed: Followed) -> None:
+    """When something that a dead worker left behind holds the lock, the daemon does not spin."""
+    followed.start(1)
+    lock = try_lock(followed.home.run_lock(1))
+    assert lock is not None
+    assert followed.live() == [1]
+    assert len(followed.attempts.pidfds()) == 1
+    followed.kill(1)
+    assert followed.live() == [1]
+    assert followed.attempts.pidfds() == []
+    os.close(lock)
+    assert followed.live() == []
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_nobody_computes_while_nobody_watches(followed: Followed, watched: bool) -> None:
+    """An attempt that ended unseen took until its worker's last sign of life, not until now."""
+    directory = followed.start(1)
+    if watched:
+        assert followed.live() == [1]
+    followed.kill(1)
+    began = 1_000.0  # long ago, as if the machine had been off since
+    followed.ledger.write(Attempt.update(started_at=began))
+    (directory / EVENTS).touch()
+    os.utime(directory / EVENTS, (began + 60, began + 60))
+    assert followed.live() == []
+    (run,) = (row for row in reads.runs(followed.ledger) if row.id == 1)
+    (attempt,) = reads.details(followed.ledger, 1)["attempts"]
+    assert attempt["outcome"] == Outcome.LOST
+    assert (run.cost_s == pytest.approx(60)) is not watched
+
+
+@pytest.mark.parametrize("trouble", ["events", "directory"])
+def test_one_attempt_in_trouble_does_not_keep_the_others_waiting(
+    followed: Followed, trouble: str
+) -> None:
+    """Files of an attempt that cannot be read or written are that attempt's trouble alone."""
+    first, second = followed.start(1), followed.start(2)
+    if trouble == "events":
+        (first / EVENTS).mkdir()
+    else:
+        first.rmdir()
+        first.write_bytes(b"in the way")
+    line = b'{"t": 1, "kind": "metric", "name": "val/a", "value": 1, "step": 1}\n'
+    (second / EVENTS).write_bytes(line)
+    followed.ledger.write(Run.update(time_limit_s=1e-9))  # both are to be stopped
+    assert followed.live() == [1, 2]
+    assert len(reads.metric_rows(followed.ledger, 2)) == 1
+    assert followed.processes[2].wait(60) == -signal.SIGTERM
+    assert 2 not in followed.live()
