@@ -14,7 +14,6 @@ from typing import Any
 
 from peewee import fn
 
-from ftd.clock import now
 from ftd.layout import Home
 from ftd.ledger.db import Ledger, open_ledger
 from ftd.ledger.enqueue import write_plan
@@ -30,6 +29,7 @@ REPLICATES = 5
 METRICS = ("train/loss", "train/top1", "val/top1", "val/balanced_accuracy", "val/nll")
 ARTIFACTS = ("predictions.csv", "weights.safetensors")
 EPOCHS, STEPS_PER_EPOCH = 4, 15
+FIRST_AT, RUN_S = 1_700_000_000, 60  # when the first run started; each took a minute
 
 # of the runs of an experiment; the rest is done
 MIXED = {
@@ -126,7 +126,7 @@ def _execute(ledger: Ledger, ids: Sequence[int], shares: Mapping[RunState, float
         tries = list(enumerate(runs.get(state, []), start=first))
         first += len(tries)
         ledger.insert_all(Worker, (_worker(worker, run) for worker, run in tries))
-        ledger.insert_all(Lease, (_lease(worker) for worker, _ in tries))
+        ledger.insert_all(Lease, (_lease(worker, run) for worker, run in tries))
         ledger.insert_all(Attempt, (_attempt(worker, run, outcome) for worker, run in tries))
     done = runs[RunState.DONE]
     ledger.insert_all(Metric, (row for run in done for row in _metrics(run)))
@@ -151,7 +151,7 @@ def _fields(state: RunState) -> dict[str, Any]:
     """What a run's own row says in `state`."""
     fields: dict[str, Any] = {"state": state}
     if state in ENDED:
-        fields["ended_at"] = now()
+        fields["ended_at"] = _started_at(Run.id) + RUN_S
     if state == RunState.FAILED:
         fields["error"] = "RuntimeError: failed at step 3"
     if state == RunState.DONE:
@@ -161,6 +161,11 @@ def _fields(state: RunState) -> dict[str, Any]:
     return fields
 
 
+def _started_at(run: Any) -> Any:
+    """When a run (its id, or the column of ids) started: one after the other."""
+    return FIRST_AT + run * RUN_S
+
+
 def _worker(worker: int, run: int) -> dict[str, Any]:
     return {
         "id": worker,
@@ -168,13 +173,19 @@ def _worker(worker: int, run: int) -> dict[str, Any]:
         "boot_id": "0" * 36,
         "pid": worker,
         "start_ticks": worker,
-        "started_at": now() - 60,
-        "ended_at": now(),
+        "started_at": _started_at(run),
+        "ended_at": _started_at(run) + RUN_S,
     }
 
 
-def _lease(worker: int) -> dict[str, Any]:
-    return {"device": "cpu:0", "worker": worker, "taken_at": now() - 60, "released_at": now()}
+def _lease(worker: int, run: int) -> dict[str, Any]:
+    started_at = _started_at(run)
+    return {
+        "device": "cpu:0",
+        "worker": worker,
+        "taken_at": started_at,
+        "released_at": started_at + RUN_S,
+    }
 
 
 def _attempt(worker: int, run: int, outcome: Outcome) -> dict[str, Any]:
@@ -183,8 +194,8 @@ def _attempt(worker: int, run: int, outcome: Outcome) -> dict[str, Any]:
         "number": 1,
         "worker": worker,
         "outcome": outcome,
-        "started_at": now() - 60,
-        "ended_at": now(),
+        "started_at": _started_at(run),
+        "ended_at": _started_at(run) + RUN_S,
         "step": EPOCHS * STEPS_PER_EPOCH,
         "num_steps": EPOCHS * STEPS_PER_EPOCH,
         "progress": {"epoch": EPOCHS, "images_per_s": 50.1},

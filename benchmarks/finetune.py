@@ -11,8 +11,9 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from benchmarks.cases import CASES, HEAD, HEAD_LR_FACTOR, LR, Case, network_of, params_of
 from benchmarks.cost import Cost
 from benchmarks.figures import Figure, Goal
 from benchmarks.timed_job import Stopwatch, new_context, timed_run
@@ -21,49 +22,11 @@ from jobs import sources
 from jobs.finetune import Finetune, FinetuneParams
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from benchmarks.plain_loop import PlainLoop, Split
 
 # The default.  As the two take turns, half of this time is the job's own: checkpoints come twice as
 # often as they would.  A round is a little longer than this, and has one.
 CHECKPOINT_EVERY_S = Checkpoints().every_s
-LR, HEAD_LR_FACTOR = 0.01, 10.0
-HEAD = "fc"  # the classifier of the networks below
-
-
-@dataclass(frozen=True)
-class Case:
-    """A network, what is trained of it, on which images, and for how long."""
-
-    model: str
-    layers: str
-    weights: str
-    dataset: str
-    decode_size: int
-    epochs: int
-
-    @property
-    def name(self) -> str:
-        """The case as people read it."""
-        return f"{self.model} {self.layers} {self.decode_size} px"
-
-    @property
-    def has_depthwise(self) -> bool:
-        """Whether the network has depthwise convolutions."""
-        return self.model == "efficientnet_lite0"
-
-    @property
-    def frozen(self) -> bool:
-        """Whether all but the classifier is frozen."""
-        return self.layers.startswith("F(")
-
-
-CASES = (
-    Case("efficientnet_lite0", "FT(1-last-1)R(last)", "imagenet", "elpv", 128, epochs=7),
-    Case("efficientnet_lite0", "F(1-last-1)R(last)", "imagenet", "elpv", 128, epochs=26),
-    Case("resnet18", "FT(1-last-1)R(last)", "none", "elpv", 64, epochs=14),
-)
 
 
 @dataclass(frozen=True)
@@ -123,7 +86,7 @@ class _Contest:
 
         torch.set_num_threads(1)  # as many as the job is given
         self._case = case
-        self._params = _params(case, size)
+        self._params = params_of(case, size.per_class, size.val_per_class)
         self._root = root
         self._num_attempts = 0
         self._train, self._val = self._splits()
@@ -184,7 +147,7 @@ class _Contest:
             std=wanted.std,
         )
         num_classes = int(self._train.labels.max()) + 1
-        return PlainLoop(_network(self._case, num_classes), recipe)
+        return PlainLoop(network_of(self._case, num_classes), recipe)
 
 
 class _PlainTurns:
@@ -210,41 +173,3 @@ class _PlainTurns:
         self.is_over = next(self._batches, "over") == "over"
         watch.stop()
         torch.set_deterministic_debug_mode(mode)
-
-
-def _network(case: Case, num_classes: int) -> nn.Module:
-    """The same network without what the job puts into it."""
-    if not case.has_depthwise:
-        from torchvision import models
-
-        network: nn.Module = models.get_model(case.model, weights=None, num_classes=num_classes)
-        return network
-    from jobs.models.efficientnet_lite import EfficientNetLite0
-    from jobs.models.weights import load
-
-    network = EfficientNetLite0(num_classes)
-    if case.weights == "imagenet":
-        state = load(case.model, "imagenet", allow_downloads=False) or {}
-        kept = {name: value for name, value in state.items() if not name.startswith(f"{HEAD}.")}
-        network.load_state_dict(kept, strict=False)
-    return network
-
-
-def _params(case: Case, size: Size) -> FinetuneParams:
-    given: dict[str, Any] = {
-        "model": {"name": case.model, "weights": case.weights},
-        "layers": case.layers,
-        "target": {
-            "dataset": case.dataset,
-            "decode_size": case.decode_size,
-            "per_class": size.per_class,
-            "val_per_class": size.val_per_class,
-        },
-        "train": {
-            "epochs": case.epochs,
-            "batch_size": 16,
-            "lr": LR,
-            "head_lr_factor": HEAD_LR_FACTOR,
-        },
-    }
-    return Finetune().resolve(FinetuneParams.model_validate(given), Path("/"))

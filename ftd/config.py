@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import stat
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ftd import tomltext
 from ftd.document import dotted
 from ftd.errors import ConfigError
 from ftd.explain import explain
@@ -32,7 +32,7 @@ class Section(BaseModel):
 class Devices(Section):
     """``[devices]``: what runs may use."""
 
-    cpu_slots: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+    cpu_slots: Literal["auto"] | Annotated[int, Field(ge=0, le=4096)] = Field(
         "auto", description="Runs at once on the CPU; auto: one per core."
     )
     gpus: Literal["auto", "none"] | tuple[str, ...] = Field(
@@ -129,23 +129,15 @@ def load(home: Home) -> Config:
     path = home.config_file()
     if path is None:
         return Config()
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"cannot read it ({error})", where=str(path), fix="Check the path and its permissions"
-        ) from error
-    return parse(text, str(path))
+    return _validated(tomltext.read(path), str(path))
 
 
 def parse(text: str, source: str) -> Config:
     """Settings from TOML text; `source` names it in errors.  Raises ConfigError."""
-    try:
-        data: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(
-            f"not valid TOML: {error}", where=source, fix="Texts need quotes, sections [brackets]"
-        ) from error
+    return _validated(tomltext.parse(text, source), source)
+
+
+def _validated(data: dict[str, Any], source: str) -> Config:
     try:
         return Config.model_validate(data)
     except ValidationError as error:
@@ -174,8 +166,8 @@ def _shared_folder(folder: Path) -> Path:
         folder.chmod(0o1777)  # whatever the umask: other people's homes take locks here too
     except FileExistsError:
         pass
-    except OSError as error:
-        raise _unusable(folder, str(error.strerror)) from error
+    except (OSError, ValueError) as error:
+        raise _unusable(folder, getattr(error, "strerror", None) or str(error)) from error
     if not stat.S_ISDIR(folder.lstat().st_mode) or not os.access(folder, os.W_OK):
         raise _unusable(folder, "it is not a folder that everybody can write to")
     return folder

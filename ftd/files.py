@@ -9,19 +9,27 @@ Three kinds of files make the protocol between daemon and worker:
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from ftd import faults
+from ftd.errors import InputError
 
 MANIFEST = "manifest.json"
+MAX_JSON_BYTES = 64 << 20
+MAX_LINE_BYTES = 16 << 20
+# nothing that could be read later has this name now: absent, no regular file, far too long
+_NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EFBIG, errno.ELOOP})
 
 
 def fsync_folder(folder: Path) -> None:
@@ -76,12 +84,56 @@ def seal_json(path: Path, value: Mapping[str, Any]) -> None:
     seal(path, json.dumps(value, sort_keys=True, indent=1).encode())
 
 
+def full_path(text: str, base: Path) -> Path:
+    """The absolute path that `text` means: ``~`` is a home, relative paths start at `base`.
+
+    Raises InputError when nothing can have that name, or it may not be looked at.
+    """
+    try:
+        path = Path(os.path.abspath(base / Path(text).expanduser()))
+        path.exists()
+    except OSError as error:
+        raise InputError(f"cannot look at '{text}' ({error.strerror})") from error
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"'{text}' is no path ({error})") from error
+    return path
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file to read bytes.  Raises OSError, also for what is no regular file.
+
+    Opening a fifo would wait for a writer, and a device may never end.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, f"not a file name: {error}", str(path)) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_bytes(path: Path, limit_bytes: int) -> bytes:
+    """The bytes of a regular file.  Raises OSError, also when they are more than `limit_bytes`."""
+    with open_regular(path) as stream:
+        if os.fstat(stream.fileno()).st_size <= limit_bytes:
+            data = stream.read(limit_bytes + 1)  # it may have grown, or say 0, as in /proc
+            if len(data) <= limit_bytes:
+                return data
+    raise OSError(errno.EFBIG, f"longer than {limit_bytes:,} bytes", str(path))
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """The sealed JSON object at `path`; None when it is absent or not a JSON object."""
     try:
-        value = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        value = json.loads(read_bytes(path, MAX_JSON_BYTES))
+    except (ValueError, RecursionError):
         return None
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return None
+        raise
     return value if isinstance(value, dict) else None
 
 
@@ -89,7 +141,7 @@ def sha256_of(path: Path) -> str:
     """Hex digest of a file's bytes."""
     import hashlib  # OpenSSL costs every command 10 ms otherwise
 
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -122,19 +174,16 @@ def seal_folder(
 
 def sealed_folder(folder: Path) -> dict[str, Any] | None:
     """The manifest of a sealed folder if every file has the recorded size and digest, else None."""
-    manifest = read_json(folder / MANIFEST)
-    if manifest is None or not isinstance(manifest.get("files"), dict):
+    try:
+        manifest = read_json(folder / MANIFEST)
+        if manifest is None:
+            return None
+        for name, recorded in manifest["files"].items():
+            path = folder / name
+            if path.stat().st_size != recorded["bytes"] or sha256_of(path) != recorded["sha256"]:
+                return None
+    except (OSError, KeyError, TypeError, AttributeError, ValueError):
         return None
-    for name, recorded in manifest["files"].items():
-        path = folder / name
-        try:
-            intact = (
-                path.stat().st_size == recorded["bytes"] and sha256_of(path) == recorded["sha256"]
-            )
-        except (OSError, KeyError, TypeError):
-            return None
-        if not intact:
-            return None
     return manifest
 
 
@@ -149,6 +198,8 @@ class Stream:
     def append(self, line: Mapping[str, Any]) -> None:
         """Append one line; it counts as soon as its newline is there."""
         data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
+        if len(data) > MAX_LINE_BYTES:
+            raise ValueError(f"an event of {len(data):,} bytes; {MAX_LINE_BYTES:,} is the limit")
         if faults.springs("event.torn"):
             os.write(self._descriptor, data[: len(data) // 2])
             faults.die()
@@ -170,20 +221,25 @@ class Stream:
 def complete_lines(path: Path, offset: int, limit: int = 1 << 20) -> tuple[list[bytes], int]:
     """Whole lines of a stream from byte `offset` on, and the offset behind them.
 
-    Reads about `limit` bytes at a time, more only when a single line is longer than that.
+    Reads about `limit` bytes at a time, more only when a single line is longer than that.  What
+    has no newline for MAX_LINE_BYTES is no line of ours: a line is made of it, to get past it.
     """
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             stream.seek(offset)
             data = stream.read(limit)
-            while data and b"\n" not in data:
+            while data and b"\n" not in data and len(data) < MAX_LINE_BYTES:
                 more = stream.read(limit)
                 if not more:
                     break
                 data += more
-    except FileNotFoundError:
-        return [], offset
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return [], offset
+        raise
     end = data.rfind(b"\n") + 1
+    if not end and len(data) >= MAX_LINE_BYTES:
+        end = len(data)
     return data[:end].splitlines(), offset + end
 
 

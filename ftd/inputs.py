@@ -46,17 +46,29 @@ def _package(name: str) -> str:
 
 def _folder(root: Path) -> str:
     digest = hashlib.sha256()
-    for path, status in sorted(_files(root, "")):
+    for path, status in sorted(_files(root)):
         digest.update(f"{path}\0{status}\n".encode("utf-8", "surrogateescape"))
     return "listing:" + digest.hexdigest()
 
 
-def _files(folder: Path, prefix: str) -> Iterator[tuple[str, str]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = prefix + entry.name
-            if entry.is_dir():
-                yield from _files(folder / entry.name, name + "/")
-            elif entry.is_file():
-                status = entry.stat()
-                yield name, f"{status.st_size} {status.st_mtime_ns}"
+def _files(root: Path) -> Iterator[tuple[str, str]]:
+    """Relative path, size and mtime of every file below; links are followed."""
+    pending = [(root, "", frozenset({_inode(root.stat())}))]
+    while pending:
+        folder, prefix, around = pending.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name, status = prefix + entry.name, entry.stat()
+                if entry.is_dir():
+                    inner = folder / entry.name
+                    if _inode(status) in around:
+                        raise DataError(
+                            f"{inner} is a link to a folder that it is in", fix="Remove the link"
+                        )
+                    pending.append((inner, name + "/", around | {_inode(status)}))
+                elif entry.is_file():
+                    yield name, f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _inode(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

@@ -16,7 +16,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ftd import tomltext
 from ftd.errors import ConfigError
+from ftd.files import full_path
 
 SYSTEM_CONFIG = Path("/etc/ftd.toml")
 
@@ -84,7 +86,9 @@ class Home:
         """The ``ftd.toml`` that counts: the named one, the home's, the system's."""
         if self.config is not None:
             return self.config
-        return next((p for p in (self.root / "ftd.toml", SYSTEM_CONFIG) if p.is_file()), None)
+        return next(
+            (p for p in (self.root / "ftd.toml", SYSTEM_CONFIG) if os.path.lexists(p)), None
+        )
 
 
 def find_home(home: str | None, config: str | None) -> Home:
@@ -92,7 +96,7 @@ def find_home(home: str | None, config: str | None) -> Home:
 
     Raises ConfigError when a named config file cannot be read.
     """
-    named = Path(config).expanduser().absolute() if config else None
+    named = full_path(config, Path.cwd()) if config else None
     if named is not None and not named.is_file():
         raise ConfigError(f"no config file at {named}", fix="Check --config")
     given = home or os.environ.get("FTD_HOME")
@@ -101,19 +105,13 @@ def find_home(home: str | None, config: str | None) -> Home:
     if not given:
         data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
         given = str(Path(data) / "ftd")
-    return Home(Path(given).expanduser().absolute(), named)
+    return Home(full_path(given, Path.cwd()), named)
 
 
 def _home_in(config: Path) -> str | None:
-    import tomllib  # 5 ms that most commands need not spend
-
-    try:
-        with config.open("rb") as stream:
-            home = tomllib.load(stream).get("home")
-    except FileNotFoundError:
+    if not config.exists():
         return None
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"cannot read it ({error})", where=str(config)) from error
+    home = tomltext.read(config).get("home")
     if home is not None and not isinstance(home, str):
         raise ConfigError("home must be a path in quotes", where=str(config))
     return home

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def quoted(message: str, params: Mapping[str, Any], base: Path) -> KeyPath | Non
     found = [
         (len(text), path)
         for path, text in _texts((), params)
-        if f"'{text}'" in message or str(Path(base, text).expanduser().absolute()) in message
+        if f"'{text}'" in message or os.path.abspath(Path(base, text).expanduser()) in message
     ]
     return max(found)[1] if found else None
 

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+MAX_PID = 1 << 22  # PID_MAX_LIMIT of 64-bit Linux
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -30,8 +32,8 @@ class Identity:
         if not isinstance(value, dict):
             return None
         boot_id, pid, ticks = (value.get(name) for name in ("boot_id", "pid", "start_ticks"))
-        if isinstance(boot_id, str) and isinstance(pid, int) and isinstance(ticks, int):
-            return cls(boot_id, pid, ticks)
+        if isinstance(boot_id, str) and type(pid) is int and type(ticks) is int:
+            return cls(boot_id, pid, ticks) if 0 < pid <= MAX_PID else None
         return None
 
 

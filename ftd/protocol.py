@@ -14,10 +14,13 @@ result.json      sealed last by the worker; if it exists, it decides
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import PurePath
 from typing import Any
 
+from ftd.printable import is_utf8
 from ftd.states import Outcome
 
 ORDER = "order.json"
@@ -63,8 +66,11 @@ class Order:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Order:
-        """Read what :meth:`as_json` wrote; TypeError when fields are missing or unknown."""
-        return cls(**value)
+        """Read what :meth:`as_json` wrote; ValueError when fields are missing or unknown."""
+        try:
+            return cls(**value)
+        except TypeError as error:
+            raise ValueError(f"not an order: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -81,15 +87,59 @@ class Result:
     artifacts: tuple[Mapping[str, Any], ...] = ()  # {name, bytes, sha256}
     events_offset: int = 0  # the stream is durable up to here
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for what the ledger could not store as it is."""
+        fits = {
+            "outcome": isinstance(self.outcome, Outcome),
+            "num_steps": _is_count(self.num_steps),
+            "metrics": all(_is_text(k) and _is_finite(v) for k, v in self.metrics.items()),
+            "state_sha256": self.state_sha256 is None or _is_text(self.state_sha256),
+            "flags": all(map(_is_text, self.flags)),
+            "error": self.error is None or _is_text(self.error),
+            "why": self.why is None or _is_text(self.why),
+            "artifacts": all(map(_is_artifact, self.artifacts)),
+            "events_offset": _is_count(self.events_offset),
+        }
+        for name in fits:
+            if not fits[name]:
+                raise ValueError(f"{name} of a result cannot be {getattr(self, name)!r}")
+
     def as_json(self) -> dict[str, Any]:
         """The result as a JSON object."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Result:
-        """Read what :meth:`as_json` wrote; TypeError, KeyError or ValueError when it is damaged."""
+        """Read what :meth:`as_json` wrote; ValueError when it is damaged."""
         fields = dict(value)
-        fields["outcome"] = Outcome(fields["outcome"])
-        fields["flags"] = tuple(fields.get("flags", ()))
-        fields["artifacts"] = tuple(fields.get("artifacts", ()))
-        return cls(**fields)
+        try:
+            fields["outcome"] = Outcome(fields["outcome"])
+            fields["flags"] = tuple(fields.get("flags", ()))
+            fields["artifacts"] = tuple(fields.get("artifacts", ()))
+            return cls(**fields)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"not a result: {error!r}") from error
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def _is_finite(value: object) -> bool:
+    if type(value) is int:
+        return abs(value) < 1 << 63
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and is_utf8(value)
+
+
+def _is_artifact(value: Mapping[str, Any]) -> bool:
+    name = value["name"]
+    return (
+        _is_text(name)
+        and name == PurePath(name).name  # a plain file name
+        and _is_count(value["bytes"])
+        and _is_text(value["sha256"])
+    )

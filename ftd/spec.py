@@ -123,6 +123,8 @@ def parse(text: str, source: str, overrides: Mapping[str, str] | None = None) ->
             complaint.what, where=document.where(complaint.path), fix=complaint.fix
         ) from error
     spec._document = document
+    for path in overrides or {}:
+        _check_counts(spec, path)
     return spec
 
 
@@ -134,3 +136,16 @@ def _overridden(document: Document, path: str, value: str) -> Document:
     if not all(parts) or len(parts) > yamltext.MAX_DEPTH:
         raise SpecError("not a key path", where=source, fix="Write --set some.key=value")
     return document.with_value(parts, node)
+
+
+def _check_counts(spec: ExperimentSpec, override: str) -> None:
+    """Raise SpecError when every cell sets the path of an override otherwise."""
+    listed = {name: [value] for cell in spec.cells or () for name, value in cell.items()}
+    for factor, levels in {**listed, **spec.factors}.items():
+        bundles = any(isinstance(level, dict) and "set" in level for level in levels)
+        if not bundles and (override == factor or override.startswith(f"{factor}.")):
+            raise SpecError(
+                f"{factor} is a factor, so this value would count nowhere",
+                where=f"--set {override}",
+                fix=f"Set its levels: --set 'factors.{factor}=[...]'",
+            )

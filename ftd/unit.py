@@ -105,9 +105,14 @@ def home_in(text: str) -> Path | None:
     return None
 
 
-def _command(*words: str) -> str:
-    """A command line in which systemd replaces nothing."""
-    return " ".join(_quoted(word).replace("$", "$$") for word in words)
+def _command(program: str, *words: str) -> str:
+    """A command line in which systemd replaces nothing; it never does in the program's path."""
+    if set(program) & set("\"'\\"):
+        raise ConfigError(
+            f"systemd starts no program in a place like {program}",
+            fix="Install ftd into a folder without quotes and backslashes in its path",
+        )
+    return " ".join([_quoted(program), *(_quoted(word).replace("$", "$$") for word in words)])
 
 
 def _quoted(word: str | Path) -> str:

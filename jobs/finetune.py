@@ -6,7 +6,6 @@ choose the epoch whose weights are kept; the test images are looked at once, aft
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from ftd.errors import DataError, InputError
+from ftd.files import full_path
 from ftd.job import Completed, Context, Input, Job, Params
 from jobs import sources
 from jobs.layers import Treatment, check_weights, numbered, spelled, treatments
@@ -148,12 +148,20 @@ def _resolved_target(target: TargetParams, base: Path) -> TargetParams:
     if target.dataset == "elpv":
         split = "blocks"
     if target.folder is not None:
-        root = Path(os.path.abspath(base / Path(target.folder).expanduser()))
+        root = full_path(target.folder, base)
         if not root.is_dir():
-            raise DataError(f"target.folder: there is no folder {root}", fix="Check the path")
+            raise DataError(
+                f"there is no folder {root}", where="target.folder", fix="Check the path"
+            )
         explicit["folder"] = str(root)
         if (root / "train").is_dir() and (root / "test").is_dir():
             split = "given"
+        elif target.split == "given":
+            raise DataError(
+                f"{root} has no folders train and test",
+                where="target.split",
+                fix="Make them (val is optional), or use split: random",
+            )
     return target.model_copy(update={**explicit, "split": target.split or split})
 
 

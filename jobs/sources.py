@@ -18,9 +18,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ftd.errors import WeightsError
+from ftd.files import full_path
 from ftd.job import Input, Params
 from jobs.layers import numbered
 
+MAX_WEIGHTS_BYTES = 32 << 30
 TABLE = Path(__file__).parent / "models" / "imagenet.json"
 
 Interpolation = Literal["bilinear", "bicubic"]
@@ -101,9 +103,17 @@ def resolve(model: str, weights: Weights, base: Path) -> Weights:
     numbered(model)
     if not isinstance(weights, WeightsFile):
         return weights
-    path = Path(os.path.abspath(base / Path(weights.file).expanduser()))
+    path = full_path(weights.file, base)
     if not path.is_file():
-        raise WeightsError(f"no weights file at {path}", fix="Check model.weights.file")
+        raise WeightsError(
+            f"no weights file at {path}", where="model.weights.file", fix="Check the path"
+        )
+    if path.stat().st_size > MAX_WEIGHTS_BYTES:
+        raise WeightsError(
+            f"{path} is larger than any weights, {MAX_WEIGHTS_BYTES >> 30} GiB",
+            where="model.weights.file",
+            fix="Check the path",
+        )
     return weights.model_copy(update={"file": str(path)})
 
 

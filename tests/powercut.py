@@ -150,7 +150,7 @@ class Recorder:
             for path in sorted(folder.iterdir()):
                 if path.is_dir():
                     names[path.name] = walk(path)
-                else:
+                elif path.is_file():  # a fifo holds nothing to lose
                     names[path.name] = inner = number_of(path.stat().st_ino)
                     files[inner] = path.read_bytes()
             return number

@@ -20,12 +20,12 @@ from ftd.daemon.launch import LocalLauncher
 from ftd.daemon.log import Log
 from ftd.files import try_lock
 from ftd.layout import Home
-from ftd.ledger import execution, reads
+from ftd.ledger import execution, reads, wishes
 from ftd.ledger.db import Ledger
-from ftd.ledger.models import Attempt, Run
+from ftd.ledger.models import Attempt, Membership
 from ftd.process import identity_of
 from ftd.protocol import EVENTS
-from ftd.states import Outcome
+from ftd.states import Outcome, Wish
 from tests.ledgers import enqueue, new_ledger, plan
 
 
@@ -122,7 +122,8 @@ def test_one_attempt_in_trouble_does_not_keep_the_others_waiting(
         first.write_bytes(b"in the way")
     line = b'{"t": 1, "kind": "metric", "name": "val/a", "value": 1, "step": 1}\n'
     (second / EVENTS).write_bytes(line)
-    followed.ledger.write(Run.update(time_limit_s=1e-9))  # both are to be stopped
+    members = followed.ledger.values(Membership.select(Membership.id))
+    wishes.wish(followed.ledger, members, Wish.CANCEL, who="ann")
     assert followed.live() == [1, 2]
     assert len(reads.metric_rows(followed.ledger, 2)) == 1
     assert followed.processes[2].wait(60) == -signal.SIGTERM

@@ -327,6 +327,10 @@ def test_logs_of_any_attempt(
     assert capsysbinary.readouterr().out == b"attempt 2 \xff\nattempt 1 \xff\nattempt 2 \xff\n"
     assert main(["logs", "r1", "--attempt", "3"]) == 2
     assert b"has no attempt 3" in capsysbinary.readouterr().err
+    (home.attempt(1, 2) / LOG).write_bytes(b"")
+    assert main(["logs", "r1"]) == 0
+    printed = capsysbinary.readouterr()
+    assert (printed.out, b"attempt 2 has printed nothing" in printed.err) == (b"", True)
 
 
 # --- waiting and changing

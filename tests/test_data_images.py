@@ -159,6 +159,7 @@ def test_a_corrupt_image_is_named(tmp_path: Path, damage: Callable[[bytes], byte
     with pytest.raises(DataError, match=r"cannot read image b/2\.png") as caught:
         decode(folder_listing(tmp_path, given=False), tmp_path / "store")
     assert caught.value.where == str(tmp_path)
+    assert "object at 0x" not in str(caught.value)
     assert not list((tmp_path / "store").rglob("*.npy"))
 
 

@@ -37,9 +37,7 @@ def version(home: LiveHome) -> int:
 
 def test_every_schema_has_its_home() -> None:
     """Whoever adds a schema keeps a home of it: python -m tests.make_old_home."""
-    assert [int(old.name.removeprefix("schema-")) for old in OLD] == [
-        *range(1, SCHEMA_VERSION + 1)
-    ]
+    assert [int(old.name.removeprefix("schema-")) for old in OLD] == [*range(1, SCHEMA_VERSION + 1)]
 
 
 @pytest.mark.parametrize("old", OLD, ids=lambda old: old.name)

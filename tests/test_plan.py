@@ -280,6 +280,37 @@ def test_the_schema_without_a_job_lists_the_jobs() -> None:
     assert schema()["properties"]["job"]["enum"] == catalog.job_names()
 
 
+IMAGES = """\
+experiment: own
+job: finetune
+model: {name: resnet18, weights: {file: ../net.pth}}
+target: {dataset: folder, folder: ../images}
+train: {epochs: 1}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("", ""), "s.yaml:3: model.weights.file: no weights file at"),
+        (("resnet18", "resnet19"), "s.yaml:3: model.name: no network is called 'resnet19'"),
+        (("{file: ../net.pth}", "imagenet"), "s.yaml:4: target.folder: there is no folder"),
+        (("../images", "../given"), "s.yaml:3: model.weights.file"),
+        (("../images}", ".., split: given}"), "s.yaml:4: target.split: "),
+    ],
+)
+def test_what_is_missing_outside_is_told_with_its_line(
+    tmp_path: Path, change: tuple[str, str], says: str
+) -> None:
+    """Files, folders and networks that are not there are named with the line that asks for them."""
+    text = IMAGES.replace(*change)
+    if "split" in text:
+        text = text.replace("{file: ../net.pth}", "imagenet")
+    with pytest.raises(SpecError) as caught:
+        make_plan(parse(text, "s.yaml"), tmp_path / "specs", device_kind="cpu")
+    assert str(caught.value).startswith(says)
+
+
 def test_the_demo_asks_twelve_questions() -> None:
     """Two treatments by two sizes by three replicates, shown as they were written."""
     text = (ROOT / "examples" / "solar-cells.yaml").read_text()

@@ -110,16 +110,25 @@ def test_a_daemon_asked_to_leave_leaves_its_workers_running(tmp_path: Path) -> N
     assert home.runs()[0]["attempts"] == 1
 
 
-def test_a_death_by_any_signal_is_understood(tmp_path: Path) -> None:
-    """Real-time signals, which have no names, end a worker but not the daemon."""
+@pytest.mark.parametrize(
+    ("number", "outcome", "says"),
+    [
+        (signal.SIGRTMIN + 6, "killed", f"signal {signal.SIGRTMIN + 6}"),
+        (signal.SIGSEGV, "failed", "SIGSEGV"),
+    ],
+)
+def test_a_death_by_any_signal_is_understood(
+    tmp_path: Path, number: int, outcome: str, says: str
+) -> None:
+    """A crash is a failure of the job, any other signal (some have no names) somebody's doing."""
     home = LiveHome(tmp_path / "home", slots=1)
     home.enqueue(SPEC.replace("[0.2, 0.7]", "[0.2]"))
     home.start_daemon()
     home.until_step(3)
     (worker,) = home.workers()
-    os.kill(worker.pid, signal.SIGRTMIN + 6)
+    os.kill(worker.pid, number)
     home.until_states("done")
     assert home.stop_daemon() == 0
     first, *_ = home.json("show", "r1")["attempts"]
-    assert first["outcome"] == "killed"
-    assert f"signal {signal.SIGRTMIN + 6}" in first["error"]
+    assert first["outcome"] == outcome
+    assert says in first["error"]

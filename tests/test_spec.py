@@ -231,6 +231,24 @@ def test_overrides_have_yaml_types_and_win() -> None:
     assert spec.factors == {"score": [1, 2], "limits.x": ["a"]}
 
 
+@pytest.mark.parametrize("path", ["score", "score.low"])
+@pytest.mark.parametrize(
+    "design",
+    ["factors: {score: [1, 2]}", "cells: [{score: 1}]", "factors: {score: [{name: a, value: 1}]}"],
+)
+def test_an_override_that_would_count_nowhere_is_refused(path: str, design: str) -> None:
+    """What a factor sets in every cell cannot be overridden; the message says what can."""
+    told = refused(HEAD + design, **{path: "3"})
+    assert told.startswith(f"--set {path}: score is a factor")
+    assert "factors.score=[...]" in told
+
+
+def test_an_override_of_what_some_levels_set_counts() -> None:
+    """A bundle may be called like a parameter and set something else."""
+    spec = parse(HEAD + "factors: {steps: [{name: a, set: {noise: 1}}]}", "s.yaml", {"steps": "7"})
+    assert spec.params == {"steps": 7}
+
+
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [

@@ -53,15 +53,16 @@ class Trap:
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("zipped", [True, False])
 def test_planted_pickles_are_refused_and_do_not_run(tmp_path: Path, zipped: bool) -> None:
-    """A file that would execute code is refused without executing any."""
+    """A file that would execute code is refused without executing any, nor advising to."""
     path, proof = tmp_path / "w.pth", tmp_path / "executed"
     torch.save(
         {"conv1.weight": torch.ones(1), "x": Trap(proof)},
         path,
         _use_new_zipfile_serialization=zipped,
     )
-    with pytest.raises(WeightsError, match="more than tensors"):
+    with pytest.raises(WeightsError, match="more than tensors") as caught:
         read(path)
+    assert "weights_only" not in str(caught.value)
     assert not proof.exists()
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(Trap(proof)))
     with pytest.raises(WeightsError):

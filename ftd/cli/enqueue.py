@@ -11,8 +11,10 @@ from ftd.cli.output import add_json, print_json
 from ftd.daemon.presence import daemon_identity
 from ftd.daemon.submit import EnqueueRequest, asking_user, preview, submit
 from ftd.errors import InputError, SpecError
+from ftd.files import read_bytes
 from ftd.layout import Home
 from ftd.ledger.enqueue import Enqueued
+from ftd.printable import is_utf8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _request(args: argparse.Namespace) -> EnqueueRequest:
     text, source, base = _read(args.spec)
+    if not is_utf8(str(base)):  # it goes into the ledger
+        raise InputError(f"the name of the folder {base} is not UTF-8", fix="Rename it")
     return EnqueueRequest(
         spec_text=text,
         source=source,
@@ -70,17 +74,21 @@ def _request(args: argparse.Namespace) -> EnqueueRequest:
 
 def _read(spec: str) -> tuple[str, str, Path]:
     """Text, name for messages, and the folder that relative paths start from."""
+    from ftd.yamltext import MAX_BYTES
+
+    piped = spec == "-"
+    source = "standard input" if piped else spec
     try:
-        if spec == "-":
-            return sys.stdin.buffer.read().decode("utf-8-sig"), "standard input", Path.cwd()
-        path = Path(spec)
-        return path.read_text(encoding="utf-8-sig"), spec, path.absolute().parent
+        # one byte too many is refused when it is parsed
+        data = sys.stdin.buffer.read(MAX_BYTES + 1) if piped else read_bytes(Path(spec), MAX_BYTES)
+        base = Path.cwd() if piped else Path(spec).absolute().parent
+        return data.decode("utf-8-sig"), source, base
     except OSError as error:
         raise SpecError(
-            f"cannot read it ({error.strerror})", where=spec, fix="Check the path"
+            f"cannot read it ({error.strerror})", where=source, fix="Check the path"
         ) from error
     except UnicodeDecodeError as error:
-        raise SpecError("not UTF-8 text", where=spec, fix="Save it as UTF-8") from error
+        raise SpecError("not UTF-8 text", where=source, fix="Save it as UTF-8") from error
 
 
 def _overrides(given: list[str]) -> dict[str, str]:

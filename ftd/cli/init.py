@@ -9,6 +9,7 @@ from typing import Any
 from ftd.cli.home import home_of
 from ftd.errors import ConfigError
 from ftd.layout import Home
+from ftd.printable import printable
 
 _HEAD = """\
 # Settings of this ftd home.  Every line shows a default: take away the '#' and change it.
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     if _write_settings(home):
         lines.append(f"settings, all defaults: {home.root / 'ftd.toml'}")
     lines += ["next: ftd daemon, and in another shell: ftd enqueue SPEC"]
-    print("\n".join(lines))
+    print("\n".join(map(printable, lines)))
     return 0
 
 

@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
         if not attempt:
             print(f"ftd: r{number} has not been started yet", file=sys.stderr)
             return 0
-        _copy(home.attempt(number, attempt) / LOG, 0)
+        if not _copy(home.attempt(number, attempt) / LOG, 0):
+            print(f"ftd: r{number}, attempt {attempt} has printed nothing", file=sys.stderr)
     return 0
 
 

@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 VERBS = {
     # verb: (module, one line)
@@ -71,6 +72,11 @@ def _run(argv: list[str]) -> int:
     if found.verb is None:
         root.print_help()
         return 0
+    from ftd.printable import is_utf8
+
+    for text in argv:
+        if not is_utf8(text):
+            return _complain(f"the argument '{text}' is not UTF-8 text", EXIT_USAGE)
     module = importlib.import_module(f"ftd.cli.{VERBS[found.verb][0]}")
     parser = _parser(f"ftd {found.verb}", VERBS[found.verb][1])
     _add_home(parser, default=argparse.SUPPRESS)
@@ -82,8 +88,15 @@ def _run(argv: list[str]) -> int:
     try:
         status: int = module.run(args)
     except FtdError as error:
-        print(f"ftd: {error}", file=sys.stderr)
-        return error.exit_code
+        return _complain(str(error), error.exit_code)
+    return status
+
+
+def _complain(text: str, status: int) -> int:
+    """Say on one line what went wrong; the exit status."""
+    from ftd.printable import printable
+
+    print(f"ftd: {printable(text)}", file=sys.stderr)
     return status
 
 
@@ -123,6 +136,15 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+class _Parser(argparse.ArgumentParser):
+    """Quotes what was typed without letting it steer the terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        from ftd.printable import printable
+
+        super().error(printable(message))
+
+
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     """Keeps examples as written; knows the width, which spares the default's import of shutil."""
 
@@ -140,6 +162,4 @@ def _width() -> int:
 
 def _parser(prog: str, description: str) -> argparse.ArgumentParser:
     described = description[:1].upper() + description[1:]
-    return argparse.ArgumentParser(
-        prog=prog, description=described, formatter_class=_Formatter, allow_abbrev=False
-    )
+    return _Parser(prog=prog, description=described, formatter_class=_Formatter, allow_abbrev=False)

@@ -15,6 +15,7 @@ from ftd.config import Config
 from ftd.daemon.evidence import Alive, Blocked, Over, examine
 from ftd.daemon.launch import Launcher
 from ftd.daemon.log import Log
+from ftd.daemon.outcome import told_outcome
 from ftd.daemon.retry import decide
 from ftd.files import seal_json
 from ftd.layout import Home
@@ -22,8 +23,8 @@ from ftd.ledger import execution, wishes
 from ftd.ledger.db import Ledger
 from ftd.ledger.execution import Ending, LiveAttempt
 from ftd.ledger.ingest import ingest
-from ftd.process import age_s, kill_session, open_pidfd, send_signal, signal_name
-from ftd.protocol import CHECKPOINTS, EVENTS, EXIT_FENCED, EXIT_STORAGE, LOG, STOP, Result
+from ftd.process import age_s, kill_session, open_pidfd, send_signal
+from ftd.protocol import CHECKPOINTS, EVENTS, EXIT_STORAGE, HEARTBEAT, LOG, RESULT, STOP, WORKER
 from ftd.states import Outcome, RunState
 
 GRACE_PER_CHECKPOINT = 3  # the grace is at least this many times the slowest checkpoint
@@ -45,6 +46,7 @@ class Attempts:
         self._asked_at: dict[int, float] = {}  # attempt id -> when we saw its stop request
         self._sealed_at: dict[int, float] = {}
         self._blocked: set[int] = set()
+        self._seen_at: dict[int, float] = {}  # attempt id -> when its worker was last alive
         self._troubles: dict[int, set[str]] = {}  # what was said already
         self._pidfds: dict[int, int] = {}
         self.num_failed = 0  # runs that came to failed since we started
@@ -130,6 +132,7 @@ class Attempts:
         return examine(self._directory(attempt), lock, attempt.identity)
 
     def _watch(self, attempt: LiveAttempt, found: Alive) -> None:
+        self._seen_at[attempt.id] = now()
         if attempt.id not in self._pidfds:
             descriptor = open_pidfd(found.identity)
             if descriptor is not None:
@@ -175,7 +178,7 @@ class Attempts:
         directory = self._directory(attempt)
         status = self._launcher.exit_status(attempt.identity) if attempt.identity else None
         ingest(self._ledger, attempt.id, directory / EVENTS)
-        outcome, error = _outcome(attempt, over, status, directory)
+        outcome, error = told_outcome(attempt, over, status, directory / LOG)
         decision = decide(
             outcome,
             num_failures=attempt.num_failures,
@@ -191,6 +194,7 @@ class Attempts:
             exit_status=status,
             not_before=now() + wait_s if wait_s else None,
             num_failures=decision.num_failures,
+            ended_at=self._last_sign(attempt),
         )
         state = execution.end_attempt(self._ledger, attempt, ending)
         self._forget(attempt)
@@ -210,7 +214,7 @@ class Attempts:
             self._ledger, run_id, breaker.failures, breaker.quick_s
         ):
             why = f"{breaker.failures} quick failures in a row; 'ftd release e{experiment}' goes on"
-            held = wishes.hold_unfinished(self._ledger, experiment, who="circuit breaker", why=why)
+            held = wishes.hold_queued(self._ledger, experiment, who="circuit breaker", why=why)
             if held:
                 self._log.warning("held", experiment=f"e{experiment}", runs=len(held), why=why)
 
@@ -220,7 +224,7 @@ class Attempts:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _forget(self, attempt: LiveAttempt) -> None:
-        for seen in (self._asked_at, self._sealed_at, self._troubles):
+        for seen in (self._seen_at, self._asked_at, self._sealed_at, self._troubles):
             seen.pop(attempt.id, None)
         self._blocked.discard(attempt.id)
         self._close_pidfd(attempt)
@@ -230,34 +234,16 @@ class Attempts:
         if descriptor is not None:
             os.close(descriptor)
 
+    def _last_sign(self, attempt: LiveAttempt) -> float:
+        """When an attempt's worker was last seen alive or wrote something (UTC seconds).
+
+        Nobody may have looked for days, and those are not to count as time computed.
+        """
+        signs = [attempt.started_at, self._seen_at.get(attempt.id, 0.0)]
+        for name in (WORKER, HEARTBEAT, EVENTS, RESULT):
+            with suppress(OSError):
+                signs.append((self._directory(attempt) / name).stat().st_mtime)
+        return min(max(signs), now())
+
     def _directory(self, attempt: LiveAttempt) -> Path:
         return self._home.attempt(attempt.run_id, attempt.number)
-
-
-def _outcome(
-    attempt: LiveAttempt, over: Over, status: int | None, directory: Path
-) -> tuple[Outcome, str | None]:
-    """How an attempt ended, and one line about it."""
-    log = directory / LOG
-    if over.result is not None:
-        return _told(attempt, over.result)
-    if over.damaged:
-        return Outcome.FAILED, f"its result or its events are damaged; see {log.parent}"
-    if attempt.stop_requested_at is not None:
-        late = "was stopped before it could save; the last checkpoint counts"
-        return (Outcome.TIMED_OUT if attempt.stop_why == "time_limit" else Outcome.STOPPED), late
-    if status == EXIT_STORAGE:
-        return Outcome.STOPPED, f"the disk took nothing more, the last checkpoint counts; see {log}"
-    if status == EXIT_FENCED:
-        return Outcome.LOST, "another process held the run"
-    if status is not None and status < 0:
-        return Outcome.KILLED, f"killed by {signal_name(-status)}"
-    if status:
-        return Outcome.FAILED, f"the worker ended with status {status}; see {log}"
-    return Outcome.LOST, "the worker is gone and left no result"
-
-
-def _told(attempt: LiveAttempt, result: Result) -> tuple[Outcome, str | None]:
-    if result.outcome == Outcome.STOPPED and result.why == "time_limit":
-        return Outcome.TIMED_OUT, f"over its time limit of {attempt.time_limit_s:g} s"
-    return result.outcome, result.error

@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from ftd.layout import Home
+from ftd.printable import printable
 
 FILE_BYTES = 5_000_000
 
@@ -55,7 +56,7 @@ class _Readable(logging.Formatter):
         mark = {"WARNING": "! ", "ERROR": "!! "}.get(record.levelname, "")
         known = getattr(record, "fields", {}).items()
         fields = "  ".join(f"{name}={value}" for name, value in known if value is not None)
-        text = f"{time}  {mark}{record.getMessage()}" + (f"  {fields}" if fields else "")
+        text = printable(f"{time}  {mark}{record.getMessage()}" + (f"  {fields}" if fields else ""))
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 

@@ -38,7 +38,7 @@ class PlainSerializer(Serializer):  # type: ignore[misc]
         value = json.loads(data)
         if not isinstance(value, dict) or set(value) != {"id", "name", "args"}:
             raise ValueError("not a message of ftd's")
-        if not isinstance(value["name"], str) or not isinstance(value["args"], list):
+        if not isinstance(value["name"], str) or not _is_one_id(value["args"]):
             raise ValueError("not a message of ftd's")
         return Message(
             id=str(value["id"]),
@@ -48,6 +48,15 @@ class PlainSerializer(Serializer):  # type: ignore[misc]
             retries=0,
             retry_delay=0,
         )
+
+
+def _is_one_id(args: object) -> bool:
+    """Whether a message is about one experiment: all of ours are."""
+    match args:
+        case [int(number)]:
+            return 0 < number < 1 << 63
+        case _:
+            return False
 
 
 class Queue:

@@ -50,27 +50,33 @@ def _differs(path: Path, kept: KeptFile) -> str | None:
 
 
 def checkpoints(home: Home, ledger: Ledger) -> Iterator[Problem]:
-    """Damaged checkpoints, which resuming passes over, and those of runs that are done."""
-    live = invariants.live_numbers(ledger)  # their workers drop old ones as they go
+    """Damaged checkpoints, which resuming passes over, and those left of runs that are done."""
     states = invariants.run_states(ledger)
     for folder in _each(home.root, f"runs/r*/attempts/*/{CHECKPOINTS}/*"):
-        run_id, attempt = _number(folder.parents[3].name), _number(folder.parents[1].name)
-        if not folder.name.isdecimal() or run_id is None or (run_id, attempt) in live:
+        run_id = _number(folder.parents[3].name)
+        if not folder.name.isdecimal() or run_id is None:
             continue
         if states.get(run_id) == RunState.DONE:
-            yield Problem(
-                _shown(home, folder),
-                "is a checkpoint of a run that is done: nobody will need it",
-                "is removed",
-                partial(shutil.rmtree, folder),
-            )
-        elif sealed_folder(folder) is None:
+            if _left_behind(folder):
+                yield Problem(
+                    _shown(home, folder),
+                    "is a checkpoint of a run that is done: nobody will need it",
+                    "is removed",
+                    partial(shutil.rmtree, folder),
+                )
+        elif sealed_folder(folder) is None and not _in_use(ledger, run_id):
             yield Problem(
                 _shown(home, folder),
                 "is a damaged checkpoint: an older one is resumed from, or step 0",
                 "is set aside",
                 partial(_set_aside, folder, "damaged"),
             )
+
+
+def _in_use(ledger: Ledger, run_id: int) -> bool:
+    """Whether somebody may just be dropping a run's checkpoints: its worker, or the daemon."""
+    now_in = invariants.run_states(ledger).get(run_id)
+    return now_in in (RunState.RUNNING, RunState.DONE)
 
 
 def store(home: Home, ledger: Ledger) -> Iterator[Problem]:
@@ -96,7 +102,7 @@ def leftovers(home: Home, ledger: Ledger) -> Iterator[Problem]:
     written_aside = [path for path in found if _ASIDE.fullmatch(path.name)]
     unfinished = [*home.root.glob(".ledger.new*"), *home.backups.glob("*.part*")]
     for path in sorted({*written_aside, *unfinished}):
-        if now() - _touched_at(path) > LEFT_FOR_S:
+        if _left_behind(path):
             yield Problem(
                 _shown(home, path),
                 "was never finished: whoever wrote it was killed",
@@ -142,16 +148,27 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
+def _left_behind(path: Path) -> bool:
+    return now() - _touched_at(path) > LEFT_FOR_S
+
+
 def _touched_at(path: Path) -> float:
-    """When anything in it was last changed (UTC epoch seconds)."""
-    moments = [path.lstat().st_mtime]
-    if path.is_dir() and not path.is_symlink():
-        moments += [_touched_at(inner) for inner in path.iterdir()]
+    """When anything in it was last changed (UTC epoch seconds); now, if it goes at this moment."""
+    try:
+        moments = [path.lstat().st_mtime]
+        if path.is_dir() and not path.is_symlink():
+            moments += [_touched_at(inner) for inner in path.iterdir()]
+    except FileNotFoundError:
+        return now()
     return max(moments)
 
 
 def _each(root: Path, pattern: str) -> list[Path]:
-    return sorted(root.glob(pattern))
+    while True:
+        try:
+            return sorted(root.glob(pattern))
+        except FileNotFoundError:  # a folder went while it was read: look again
+            continue
 
 
 def _number(name: str) -> int | None:

@@ -102,11 +102,10 @@ def results(home: Home, ledger: Ledger) -> Iterator[Problem]:
 
 def announcements(home: Home, ledger: Ledger) -> Iterator[Problem]:
     """Experiments that no daemon will ever hear of."""
-    waiting = invariants.unadmitted(ledger)
-    if not waiting:
-        return
     queue = Queue(ledger)
-    for experiment in sorted(set(waiting) - queue.announced()):
+    with ledger.snapshot():  # a daemon may be pulling
+        unheard = set(invariants.unadmitted(ledger)) - queue.announced()
+    for experiment in sorted(unheard):
         yield Problem(
             f"e{experiment}",
             "is neither admitted nor in the queue: its runs would wait for ever",

@@ -66,6 +66,7 @@ class Ending:
     exit_status: int | None = None
     not_before: float | None = None
     num_failures: int = 0
+    ended_at: float | None = None  # UTC seconds; None: just now
 
 
 def eligible_runs(ledger: Ledger, device_kind: str, at: float, limit: int) -> list[int]:
@@ -251,7 +252,7 @@ def end_attempt(ledger: Ledger, attempt: LiveAttempt, ending: Ending) -> RunStat
         ended = ledger.write(
             Attempt.update(
                 outcome=ending.outcome,
-                ended_at=now(),
+                ended_at=now() if ending.ended_at is None else ending.ended_at,
                 exit_status=ending.exit_status,
                 error=ending.error,
             ).where(Attempt.id == attempt.id, Attempt.outcome.is_null())

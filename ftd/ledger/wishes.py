@@ -93,9 +93,8 @@ def prioritise(ledger: Ledger, memberships: Sequence[int], priority: int, *, who
     return sorted(runs)
 
 
-def hold_unfinished(ledger: Ledger, experiment: int, *, who: str, why: str) -> list[int]:
-    """Hold what an experiment still wants of runs that have not ended; the ids of those runs."""
-    unfinished = (RunState.QUEUED, RunState.RUNNING)
+def hold_queued(ledger: Ledger, experiment: int, *, who: str, why: str) -> list[int]:
+    """Hold an experiment's queued runs; the ids of those.  What executes already may end well."""
     with ledger.transaction():
         members = ledger.values(
             Membership.select(Membership.id)
@@ -103,7 +102,7 @@ def hold_unfinished(ledger: Ledger, experiment: int, *, who: str, why: str) -> l
             .where(
                 Membership.experiment == experiment,
                 Membership.wish == Wish.RUN,
-                Run.state.in_(unfinished),
+                Run.state == RunState.QUEUED,
             )
         )
         return wish(ledger, members, Wish.HOLD, who=who, why=why)

@@ -8,15 +8,10 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
+from ftd.printable import printable
+
 _DEFAULT_DECIMALS = 4
 _MAX_DECIMALS = 6
-
-
-def printable(text: str) -> str:
-    """One line without control characters: what is shown may come from anywhere."""
-    if text.isprintable():
-        return text
-    return "".join(sign if sign.isprintable() else " " for sign in text).strip()
 
 
 def level(label: Any) -> str:

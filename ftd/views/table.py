@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
-from ftd.views.phrases import printable
+from ftd.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -62,7 +62,7 @@ def newest(
     """
     for step, attempt, folder in sorted(_candidates(attempts, before), reverse=True):
         manifest = sealed_folder(folder)
-        if manifest is None:
+        if manifest is None or not isinstance(manifest.get("numerics", {}), dict):
             damaged(folder, "its files are not those that were sealed")
         elif manifest.get("key") != key:
             damaged(folder, "it belongs to another run key")

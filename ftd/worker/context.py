@@ -109,6 +109,8 @@ class AttemptContext:
         self._emit("note", what=kind, data=data)
 
     def artifact(self, name: str, write: Writer) -> None:
+        if name != Path(name).name:
+            raise ValueError(f"artifact {name!r} is no plain file name")
         folder = self._directory / ARTIFACTS
         make_folder(folder)
         path, aside = folder / name, folder / f".{name}"

@@ -17,6 +17,7 @@ from ftd.files import read_json, seal_json, try_lock
 from ftd.gpus import NvmlUnavailable, read_gpus, strangers
 from ftd.inputs import fingerprint
 from ftd.job import Completed, Input, Stopped
+from ftd.printable import printable
 from ftd.process import own_identity
 from ftd.protocol import (
     EXIT_FENCED,
@@ -37,15 +38,27 @@ from ftd.worker.context import AttemptContext
 def main(directory: Path) -> int:
     """Execute the attempt ordered in `directory`; the process's exit status.
 
-    0 when a result was sealed, 75 when asked to leave, 74 when the disk would not take what had to
-    be written (the last checkpoint counts), 3 when fenced off before the first write.
+    That of :func:`attempt`, 3 when fenced off before the first write, 2 when the order is damaged.
     """
-    order = Order.from_json(read_json(directory / ORDER) or {})
+    try:
+        order = Order.from_json(read_json(directory / ORDER) or {})
+    except ValueError as error:
+        _say(f"{directory / ORDER}: {error}")
+        return InputError.exit_code
     faults.point("worker.started")
     lock = try_lock(directory.parent.parent / "lock")  # held until this process dies
     if lock is None or (directory / REVOKED).exists() or (directory / RESULT).exists():
         return EXIT_FENCED
     faults.point("worker.locked")
+    return attempt(directory, order)
+
+
+def attempt(directory: Path, order: Order) -> int:
+    """Execute `order`, the run's lock being held; the process's exit status.
+
+    0 when a result was sealed, 75 when asked to leave, 74 when the disk would not take what had to
+    be written (the last checkpoint counts).
+    """
     seal_json(directory / WORKER, own_identity().as_json())
     (directory / HEARTBEAT).touch()
 
@@ -77,12 +90,12 @@ def _conclude(directory: Path, result: Result, context: AttemptContext) -> int:
 def _execute(order: Order, context: AttemptContext) -> Result:
     """Run the job; whatever it raises becomes an outcome (the traceback goes to the log)."""
     try:
-        completed = _run(order, context)
+        return _completed(_run(order, context))
     except Stopped as stop:
         return Result(Outcome.STOPPED, why=str(stop))
     except InputError as error:
         _say(f"refused: {error}")
-        return Result(Outcome.REFUSED, error=str(error))
+        return Result(Outcome.REFUSED, error=printable(str(error)))
     except Exception as error:  # a job may raise anything; the attempt must still end well
         if is_storage_trouble(error):
             raise StorageError(_one_line(error)) from error
@@ -90,6 +103,9 @@ def _execute(order: Order, context: AttemptContext) -> Result:
         memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
         outcome = Outcome.OUT_OF_MEMORY if memory else Outcome.FAILED
         return Result(outcome, error=_one_line(error))
+
+
+def _completed(completed: Completed) -> Result:
     return Result(
         Outcome.COMPLETED,
         num_steps=completed.num_steps,
@@ -142,5 +158,5 @@ def _say(text: str) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(printable(str(error)).split())
     return f"{type(error).__name__}: {text}"[:500]

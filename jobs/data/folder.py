@@ -10,12 +10,18 @@ import numpy as np
 from PIL import Image
 
 from ftd.errors import DataError
+from ftd.files import read_bytes
+from ftd.printable import is_utf8, printable
 from jobs.data.listing import SPLITS, Listing, SplitName
 
 SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".tif", ".tiff",
     ".webp",
 )  # fmt: skip
+# What a file holds is found out from its bytes, whatever its name; Pillow hands some other formats
+# (PostScript) to programs that execute them.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+MAX_IMAGE_BYTES = 1 << 30  # Pillow refuses to decode more than that anyway
 
 
 def folder_listing(root: Path, *, given: bool) -> Listing:
@@ -52,14 +58,19 @@ def folder_listing(root: Path, *, given: bool) -> Listing:
             ids += [os.path.relpath(path, root) for path in paths]
             labels += [label_of[name]] * len(paths)
             splits += [split] * len(paths)
+    foreign = next((name for name in (*class_names, *ids) if not is_utf8(name)), None)
+    if foreign is not None:
+        raise DataError(
+            f"the name of '{printable(foreign)}' in {root} is not UTF-8", fix="Rename it"
+        )
     if not ids:
         raise DataError(f"no images in {root}", fix=f"Known file types: {' '.join(SUFFIXES)}")
     return Listing(
         class_names=class_names,
         ids=tuple(ids),
         labels=np.array(labels, dtype=np.int64),
-        content=lambda index: (root / ids[index]).read_bytes(),
-        image=lambda content: Image.open(io.BytesIO(content)),
+        content=lambda index: read_bytes(root / ids[index], MAX_IMAGE_BYTES),
+        image=lambda content: Image.open(io.BytesIO(content), formats=FORMATS),
         where=str(root),
         groups=tuple(class_names[label] for label in labels),
         given=tuple(splits) if given else None,

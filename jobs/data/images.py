@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import PIL
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ftd.errors import DataError
 from ftd.store import Store
@@ -121,8 +121,10 @@ def _shard(
             content = listing.content(index)
             image = square(listing.image(content), size, interpolation)
         except UNREADABLE as error:
+            unknown = isinstance(error, UnidentifiedImageError)  # its text tells of a buffer
+            reason = "no known kind of image" if unknown else error
             raise DataError(
-                f"cannot read image {listing.ids[index]} ({error})",
+                f"cannot read image {listing.ids[index]} ({reason})",
                 where=listing.where,
                 fix="Replace or remove it",
             ) from error

@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 
 from ftd.errors import WeightsError, closest
+from ftd.files import open_regular
 from jobs.models import efficientnet_lite
 from jobs.models.published import locate
 from jobs.sources import Weights, WeightsFile, published
@@ -58,12 +59,15 @@ def load(model: str, weights: Weights, *, allow_downloads: bool) -> State | None
 def read(path: Path) -> State:
     """The tensors in a safetensors file or a PyTorch file that holds nothing but tensors."""
     try:
+        open_regular(path).close()  # or libraries would wait for a fifo's writer
         if path.suffix == ".safetensors":
             content: object = safetensors.torch.load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except _DAMAGE as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if isinstance(error, pickle.UnpicklingError):  # torch's text advises to execute the file
+            reason = type(error).__name__
         raise WeightsError(
             f"{path} is damaged or holds more than tensors, so it was not loaded ({reason})",
             fix="Save it as safetensors, or with torch.save(model.state_dict())",
@@ -87,8 +91,23 @@ def _tensors(content: object, path: Path) -> State:
             raise WeightsError(
                 f"{path} holds '{name}', which is no tensor", fix="Save model.state_dict() alone"
             )
+        if not _plain(value):
+            raise WeightsError(
+                f"{path} holds '{name}', which is no plain tensor with content of its own",
+                fix="Save model.state_dict() of a model whose tensors are dense",
+            )
         state[name] = value.float() if value.is_floating_point() else value
     return state
+
+
+def _plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is dense and has its content in the file.
+
+    One that repeats a few bytes may claim any size, and would take that much memory when copied.
+    """
+    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.is_meta:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def renamed(state: State, key_map: Mapping[str, str | None]) -> State:
