@@ -9,27 +9,22 @@ Three kinds of files make the protocol between daemon and worker:
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from ftd import faults
-from ftd.errors import InputError
+from ftd.regular import NO_FILE, open_regular, read_bytes
 
 MANIFEST = "manifest.json"
 MAX_JSON_BYTES = 64 << 20
 MAX_LINE_BYTES = 16 << 20
-# nothing that could be read later has this name now: absent, no regular file, far too long
-_NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.EFBIG, errno.ELOOP})
 
 
 def fsync_folder(folder: Path) -> None:
@@ -84,46 +79,6 @@ def seal_json(path: Path, value: Mapping[str, Any]) -> None:
     seal(path, json.dumps(value, sort_keys=True, indent=1).encode())
 
 
-def full_path(text: str, base: Path) -> Path:
-    """The absolute path that `text` means: ``~`` is a home, relative paths start at `base`.
-
-    Raises InputError when nothing can have that name, or it may not be looked at.
-    """
-    try:
-        path = Path(os.path.abspath(base / Path(text).expanduser()))
-        path.exists()
-    except OSError as error:
-        raise InputError(f"cannot look at '{text}' ({error.strerror})") from error
-    except (RuntimeError, ValueError) as error:
-        raise InputError(f"'{text}' is no path ({error})") from error
-    return path
-
-
-def open_regular(path: Path) -> BufferedReader:
-    """Open a file to read bytes.  Raises OSError, also for what is no regular file.
-
-    Opening a fifo would wait for a writer, and a device may never end.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except ValueError as error:
-        raise OSError(errno.EINVAL, f"not a file name: {error}", str(path)) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return os.fdopen(descriptor, "rb")
-
-
-def read_bytes(path: Path, limit_bytes: int) -> bytes:
-    """The bytes of a regular file.  Raises OSError, also when they are more than `limit_bytes`."""
-    with open_regular(path) as stream:
-        if os.fstat(stream.fileno()).st_size <= limit_bytes:
-            data = stream.read(limit_bytes + 1)  # it may have grown, or say 0, as in /proc
-            if len(data) <= limit_bytes:
-                return data
-    raise OSError(errno.EFBIG, f"longer than {limit_bytes:,} bytes", str(path))
-
-
 def read_json(path: Path) -> dict[str, Any] | None:
     """The sealed JSON object at `path`; None when it is absent or not a JSON object."""
     try:
@@ -131,7 +86,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     except OSError as error:
-        if error.errno in _NO_FILE:
+        if error.errno in NO_FILE:
             return None
         raise
     return value if isinstance(value, dict) else None
@@ -234,7 +189,7 @@ def complete_lines(path: Path, offset: int, limit: int = 1 << 20) -> tuple[list[
                     break
                 data += more
     except OSError as error:
-        if error.errno in _NO_FILE:
+        if error.errno in NO_FILE:
             return [], offset
         raise
     end = data.rfind(b"\n") + 1

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ftd import tomltext
 from ftd.errors import ConfigError
-from ftd.files import full_path
+from ftd.regular import full_path
 
 SYSTEM_CONFIG = Path("/etc/ftd.toml")
 

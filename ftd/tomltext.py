@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ftd.errors import ConfigError
-from ftd.files import read_bytes
+from ftd.regular import read_bytes
 
 MAX_BYTES = 1 << 20
 

@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import Field
 
 from ftd.errors import DataError, InputError
-from ftd.files import full_path
 from ftd.job import Completed, Context, Input, Job, Params
+from ftd.regular import full_path
 from jobs import sources
 from jobs.layers import Treatment, check_weights, numbered, spelled, treatments
 from jobs.params import ModelParams, TargetParams, TrainParams

@@ -18,8 +18,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ftd.errors import WeightsError
-from ftd.files import full_path
 from ftd.job import Input, Params
+from ftd.regular import full_path
 from jobs.layers import numbered
 
 MAX_WEIGHTS_BYTES = 32 << 30

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ftd.clock import now
 from ftd.errors import LedgerError
 from ftd.layout import Home
-from ftd.ledger import backups, reads
+from ftd.ledger import backups, db, reads
 from ftd.ledger.db import backup, open_ledger
 from tests.homes import LiveHome, outcome_of, serving
 from tests.ledgers import enqueue, new_ledger, plan
@@ -175,6 +175,59 @@ def test_the_daemon_makes_a_backup_when_one_is_due(tmp_path: Path) -> None:
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert connection.execute("SELECT count(*) FROM run").fetchone() == (1,)
     connection.close()
+
+
+SECOND = """
+def up(migrator, db):
+    db.execute_sql("CREATE TABLE second (id INTEGER)")
+    {then}
+"""
+
+
+def a_second_schema(folder: Path, monkeypatch: pytest.MonkeyPatch, then: str) -> None:
+    """Let this ftd know one schema more than the ledger has."""
+    shutil.copytree(db.MIGRATIONS, folder)
+    (folder / "0002_second.py").write_text(SECOND.format(then=then))
+    monkeypatch.setattr(db, "MIGRATIONS", folder)
+    monkeypatch.setattr(db, "SCHEMA_VERSION", 2)
+
+
+def tables(path: Path) -> set[str]:
+    """The tables of a ledger or of a copy of it."""
+    connection = sqlite3.connect(path)
+    found = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    connection.close()
+    return found
+
+
+def test_an_upgrade_is_preceded_by_a_backup(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy has the older schema, the ledger the newer one; doing it again does nothing."""
+    a_second_schema(tmp_path / "migrations", monkeypatch, "pass")
+    with pytest.raises(LedgerError, match="has schema 1, this ftd needs 2"):
+        open_ledger(home)
+    assert db.upgrade(home) == ["0002_second"]
+    (copy,) = home.backups.glob("*-before-schema-2.sqlite")
+    assert tables(home.ledger) - tables(copy) == {"second"}
+    ledger = open_ledger(home)
+    assert reads.counts(ledger)["queued"] == 120
+    ledger.close()
+    assert db.upgrade(home) == []
+    assert list(home.backups.iterdir()) == [copy]
+
+
+def test_an_upgrade_that_fails_changes_nothing(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger is as before, and the ftd of before can go on with it."""
+    before = tables(home.ledger)
+    a_second_schema(tmp_path / "migrations", monkeypatch, "raise RuntimeError('no')")
+    with pytest.raises(RuntimeError):
+        db.upgrade(home)
+    assert tables(home.ledger) == before
+    monkeypatch.undo()
+    open_ledger(home).close()
 
 
 RUN = """

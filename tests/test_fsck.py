@@ -17,12 +17,14 @@ import pytest
 
 from ftd.cli.main import main
 from ftd.clock import now
+from ftd.daemon.queue import Queue
 from ftd.files import MANIFEST, seal_folder, seal_json, sealed_folder, try_lock
 from ftd.fsck.examine import CHECKS, examine
 from ftd.layout import Home
-from ftd.ledger import execution, reads
+from ftd.ledger import execution, invariants, reads
 from ftd.ledger.db import Ledger, open_ledger
 from ftd.ledger.models import Attempt, Experiment, Lease, Run
+from ftd.ledger.wishes import admit
 from ftd.process import Identity, identity_of, own_identity
 from ftd.protocol import ARTIFACTS, CHECKPOINTS, ORDER, WORKER
 from ftd.store import Store
@@ -445,6 +447,26 @@ def test_a_busy_home_has_no_false_alarms(tmp_path: Path) -> None:
 def _in_order_and_done(live: LiveHome, ledger: Ledger) -> bool:
     assert list(examine(live.home, ledger)) == []
     return reads.counts(ledger)["done"] == 6
+
+
+def test_an_experiment_that_is_just_being_pulled_is_no_problem(
+    home: Home, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Admitted and announced are looked at in one moment, whatever a daemon does in between."""
+    an_experiment_that_nobody_announced(home, ledger)
+    Queue(ledger).put(2)
+    asked = invariants.unadmitted
+
+    def unadmitted(looking: Ledger) -> list[int]:
+        found = asked(looking)
+        other = open_ledger(home)
+        assert Queue(other, admit=lambda experiment: admit(other, experiment)).pull()
+        other.close()
+        return found
+
+    monkeypatch.setattr(invariants, "unadmitted", unadmitted)
+    assert list(examine(home, ledger)) == []
+    assert asked(ledger) == [], "it was pulled meanwhile"
 
 
 def test_mending_is_part_of_the_history(home: Home, ledger: Ledger) -> None:

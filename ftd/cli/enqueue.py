@@ -11,10 +11,10 @@ from ftd.cli.output import add_json, print_json
 from ftd.daemon.presence import daemon_identity
 from ftd.daemon.submit import EnqueueRequest, asking_user, preview, submit
 from ftd.errors import InputError, SpecError
-from ftd.files import read_bytes
 from ftd.layout import Home
 from ftd.ledger.enqueue import Enqueued
 from ftd.printable import is_utf8
+from ftd.regular import read_bytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from ftd.errors import DataError
-from ftd.files import read_bytes
 from ftd.printable import is_utf8, printable
+from ftd.regular import read_bytes
 from jobs.data.listing import SPLITS, Listing, SplitName
 
 SUFFIXES = (

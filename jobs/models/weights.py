@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 from ftd.errors import WeightsError, closest
-from ftd.files import open_regular
+from ftd.regular import open_regular
 from jobs.models import efficientnet_lite
 from jobs.models.published import locate
 from jobs.sources import Weights, WeightsFile, published
