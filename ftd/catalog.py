@@ -30,7 +30,7 @@ def job(name: str) -> Job[Any]:
         near = closest(name, job_names())
         raise UnknownName(
             f"there is no job '{name}'",
-            fix=f"{near[:1].upper()}{near[1:]} Jobs: {', '.join(job_names())}".strip(),
+            fix=f"{near} Jobs: {', '.join(job_names())}".strip(),
         )
     check_not_hidden()
     module, _, attribute = BUILT_IN[name].partition(":")

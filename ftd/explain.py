@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from ftd.document import KeyPath, shown
-from ftd.errors import closest
+from ftd.errors import closest, nearest
+
+_NUMBERS = {int: "a whole number", float: "a number"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ def explain(
 
     `also` names top-level keys that are allowed besides the fields of `model`.
     """
-    found = _deepest([(_data_path(item["loc"], data), item) for item in error.errors()])
+    found = _deepest([(_data_path(item, data), item) for item in error.errors()])
     path, first = found[0]
     what, fix = _words(path, first, data, model, also)
     num_more = len({path for path, _ in found}) - 1
@@ -49,7 +52,6 @@ def explain(
 def did_you_mean(word: str, allowed: Sequence[str], near: str = "") -> str:
     """``Did you mean 'x'? Allowed: ...``: the closest allowed word, or `near`, and all of them."""
     near = near or closest(word, list(allowed))
-    near = near[:1].upper() + near[1:]
     listed = f"Allowed: {', '.join(allowed)}" if allowed else ""
     return " ".join(text for text in (near, listed) if text)
 
@@ -73,15 +75,17 @@ def unknown_key(path: Sequence[str | int], model: type[BaseModel], also: Sequenc
     return did_you_mean(key, siblings, closest(key, siblings) or closest(key, paths))
 
 
-def _data_path(location: Sequence[str | int], data: Any) -> KeyPath:
+def _data_path(item: Any, data: Any) -> KeyPath:
     """The part of pydantic's location that exists in the data: it also names union branches."""
     path: list[str | int] = []
+    location: Sequence[str | int] = item["loc"]
+    last = len(location) - 1 if item["type"] == "missing" else None
     for index, part in enumerate(location):
         if isinstance(data, Mapping) and part in data:
             data = data[str(part)]
         elif isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
             data = data[part]
-        elif not (isinstance(data, Mapping) and index == len(location) - 1):
+        elif not (isinstance(data, Mapping) and index == last):
             continue
         path.append(part)
     return tuple(path)
@@ -121,11 +125,19 @@ def _words(
         return f"key '{path[-1]}' is missing", _instead(path, data, model)
     if kind in ("literal_error", "enum"):
         allowed = re.findall(r"'([^']*)'", context.get("expected", ""))
-        return f"{shown(value)} is not allowed", did_you_mean(str(value), allowed)
+        forms = [form for field in _fields(path, model) for form in _forms(field.annotation)]
+        near = closest(str(value), allowed)
+        return f"{shown(value)} is not allowed", did_you_mean("", [*allowed, *forms], near)
     if kind in ("value_error", "assertion_error"):
         return str(context.get("error", item["msg"])), ""
     if kind in ("model_type", "dict_type", "model_attributes_type"):
-        return f"should be a mapping of keys to values, not {shown(value)}", ""
+        fix = _as_form(path, model) if kind == "dict_type" else ""
+        return f"should be a mapping of keys to values, not {shown(value)}", fix
+    if kind == "list_type":
+        fix = _as_form(path, model) or f"Write [{shown(value)}]"
+        return f"should be a list, not {shown(value)}", fix
+    if kind == "too_short":
+        return f"should have at least {context['min_length']} item, not {shown(value)}", ""
     message = re.split(", unable|, got", item["msg"].removeprefix("Input "))[0]
     what = f"{message[:1].lower()}{message[1:]}, not {shown(value)}"
     quotable = kind == "string_type" and isinstance(value, int | float)
@@ -138,18 +150,49 @@ def _instead(path: KeyPath, data: Any, model: type[BaseModel]) -> str:
         data = data[part]
     known = _fields_at(model, path[:-1])
     strangers = [key for key in data if key not in known]
-    near = closest(str(path[-1]), strangers)
-    written = near.removeprefix("did you mean ").removesuffix("?")
-    return f"Write '{path[-1]}' instead of {written}" if near else f"Add '{path[-1]}: ...'"
+    near = nearest(str(path[-1]), strangers)
+    return f"Write '{path[-1]}' instead of '{near}'" if near else f"Add '{path[-1]}: ...'"
+
+
+def _as_form(path: KeyPath, model: type[BaseModel]) -> str:
+    """What to say to somebody whose value at `path` has another form than its field."""
+    for field in _fields(path, model):
+        written = " or ".join(f"'{path[-1]}: {form}'" for form in _forms(field.annotation))
+        return f"Write {written}" + ("" if field.is_required() else ", or leave it out")
+    return ""
+
+
+def _forms(annotation: Any) -> list[str]:
+    """How values of type `annotation` are written, words aside: ``a number``, ``{file: ...}``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        fields = annotation.model_fields.items()
+        return ["{" + ", ".join(f"{name}: ..." for name, one in fields if one.is_required()) + "}"]
+    if isinstance(annotation, type):
+        return [_NUMBERS[annotation]] if annotation in _NUMBERS else []
+    if get_origin(annotation) in (list, tuple):
+        return [f"[{inner}, ...]" for inner in _forms(get_args(annotation)[0]) or ["VALUE"]]
+    if get_origin(annotation) is dict:
+        return [f"{{NAME: {inner}}}" for inner in _forms(get_args(annotation)[1]) or ["VALUE"]]
+    return [form for part in get_args(annotation) for form in _forms(part)]
+
+
+def _fields(path: KeyPath, model: type[BaseModel]) -> list[FieldInfo]:
+    """The field that `path` names; several where a union has it in several members."""
+    found = (inner.model_fields.get(str(path[-1])) for inner in _models_at(model, path[:-1]))
+    return [field for field in found if field is not None]
 
 
 def _fields_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    return [name for found in _models_at(model, path) for name in found.model_fields]
+
+
+def _models_at(model: type[BaseModel], path: Sequence[str | int]) -> list[type[BaseModel]]:
     models = [model]
     for part in path:
         inner = [m.model_fields[str(part)] for m in models if str(part) in m.model_fields]
         if inner or not isinstance(part, int):
             models = [found for field in inner for found in models_in(field.annotation)]
-    return [name for found in models for name in found.model_fields]
+    return models
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:

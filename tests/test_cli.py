@@ -17,6 +17,7 @@ from ftd.cli.main import VERBS, main
 from ftd.layout import Home
 from ftd.ledger import reads
 from ftd.ledger.db import Ledger, open_ledger
+from ftd.ledger.execution import record
 from ftd.protocol import LOG
 from ftd.states import RunState
 from tests.finished import begin, complete, fail
@@ -85,7 +86,19 @@ def test_every_verb_has_help_with_an_example(verb: str, capsys: Capture) -> None
 
 
 READING = sorted(
-    {"status", "runs", "show", "summary", "export", "layers", "schema", "doctor", "enqueue"}
+    {
+        "status",
+        "runs",
+        "show",
+        "summary",
+        "export",
+        "layers",
+        "schema",
+        "doctor",
+        "enqueue",
+        "fsck",
+        "service",
+    }
 )
 
 
@@ -128,10 +141,18 @@ def test_wrong_usage_exits_with_2(arguments: list[str], home: Home, capsys: Capt
     assert "usage: ftd" in refused(capsys, *arguments)
 
 
-@pytest.mark.parametrize("verb", ["status", "runs", "wait"])
-def test_reading_without_a_home_says_what_to_do(verb: str, home: Home, capsys: Capture) -> None:
-    """A missing ledger is one line with the way out, and nothing is made."""
-    assert "ftd init" in refused(capsys, verb, status=1)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "status", "runs", "wait", "show e1", "summary e1", "export e1", "logs r1", "cancel r1",
+        "hold r1", "release r1", "retry r1", "prioritise r1 5", "fsck", "fsck --repair",
+        "service checkpoint",
+    ],
+)  # fmt: skip
+def test_without_a_home_one_line_says_what_to_do(command: str, home: Home, capsys: Capture) -> None:
+    """Whoever asks about a home that is not there learns how one is made; nothing is made."""
+    said = refused(capsys, *command.split(), status=1)
+    assert "ftd init" in said and said.count("\n") == 1
     assert not home.root.exists()
 
 
@@ -257,6 +278,28 @@ def test_status_keeps_its_contract(ledger: Ledger, capsys: Capture) -> None:
     assert [row["id"] for row in found["recent"]] == ["r2"]
 
 
+def test_status_shows_the_primary_metric_first(ledger: Ledger, capsys: Capture) -> None:
+    """Of many metrics, the one that the experiment is about leads; others on test images follow."""
+    others = {f"test/{name}": 0.25 for name in "abcd"}
+    complete(ledger, 1, {"val/score": 0.1, **others, "test/score": 0.5})
+    shown = "test/score 0.5000, test/a 0.2500, test/b 0.2500\n"
+    assert shown in printed(capsys, "status") and shown in printed(capsys, "runs")
+
+
+def test_status_shows_what_blocks_a_run(ledger: Ledger, capsys: Capture) -> None:
+    """The newest trouble of the attempt that lives, not of an earlier one, and not for ever."""
+    fail(ledger, 1, "no", RunState.QUEUED)
+    record(ledger, "blocked", run=1, attempt=1, data={"why": "long ago"})
+    begin(ledger, 1, "cpu:1")
+    begin(ledger, 2, "cpu:0")
+    assert [row["trouble"] for row in parsed(capsys, "status")["running"]] == [None, None]
+    record(ledger, "blocked", run=1, attempt=2, data={"why": "process 7 holds the lock"})
+    record(ledger, "blocked", run=1, attempt=2, data={"why": "process 8 holds the lock"})
+    troubles = {row["id"]: row["trouble"] for row in parsed(capsys, "status")["running"]}
+    assert troubles == {"r1": "process 8 holds the lock", "r2": None}
+    assert "process 8 holds the lock" in printed(capsys, "status")
+
+
 def test_status_cuts_a_long_queue_and_says_so(ledger: Ledger, capsys: Capture) -> None:
     """Beyond --limit, the number of runs left out is said."""
     text = printed(capsys, "status", "--limit", "1")
@@ -300,7 +343,7 @@ def test_show_an_experiment(ledger: Ledger, capsys: Capture) -> None:
 @pytest.mark.parametrize("verb", ["show", "summary", "export", "wait", "cancel"])
 def test_unknown_names_suggest_the_closest(verb: str, ledger: Ledger, capsys: Capture) -> None:
     """A misspelled experiment is exit 2 and names the one that was meant."""
-    assert "rehearsal" in refused(capsys, verb, "rehersal")
+    assert "no experiment rehersal. Did you mean 'rehearsal'?" in refused(capsys, verb, "rehersal")
 
 
 @pytest.mark.parametrize("name", ["e99999999999999999999", "r99999999999999999999"])
@@ -361,6 +404,18 @@ def test_changes_tell_where_runs_stand(ledger: Ledger, capsys: Capture) -> None:
     assert "4 queued" in printed(capsys, "release", "e1")
     assert "nothing changed" in printed(capsys, "release", "e1")
     assert parsed(capsys, "show", "r1")["memberships"][0]["wished_why"] == "release"
+
+
+@pytest.mark.parametrize("verb", ["cancel", "hold"])
+def test_a_change_that_comes_too_late_says_so(verb: str, ledger: Ledger, capsys: Capture) -> None:
+    """Runs that have ended stay as they are, and are named as such."""
+    complete(ledger, 1, {"test/score": 0.5})
+    fail(ledger, 2, "no")
+    told = printed(capsys, verb, "r1", "r2")
+    assert told == f"{verb}: nothing changed, r1-r2 had ended before (1 done, 1 failed)\n"
+    told = printed(capsys, verb, "rehearsal")
+    assert "4 runs (r1-r4), now" in told and "1 done, 1 failed" in told
+    assert told.endswith("; nothing changed for r1-r2, which had ended before\n")
 
 
 def test_prioritise(ledger: Ledger, capsys: Capture) -> None:

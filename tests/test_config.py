@@ -58,7 +58,11 @@ def test_the_homes_file_counts(tmp_path: Path) -> None:
         ("[devices]\ncpu_slot = 2", ["f: devices.cpu_slot", "Did you mean 'cpu_slots'?"]),
         ("[device]\n", ["f: device", "unknown key", "Did you mean 'devices'?"]),
         ("[stop]\ngrace_s = 'x'", ["f: stop.grace_s", "valid number, not x"]),
-        ("[devices]\ngpus = 'some'", ["f: devices.gpus", "Allowed: auto, none"]),
+        ("[devices]\ngpus = 'some'", ["f: devices.gpus", "Allowed: auto, none, [VALUE, ...]"]),
+        (
+            "[devices]\ncpu_slots = 'many'",
+            ["f: devices.cpu_slots", "Allowed: auto, a whole number"],
+        ),
         ("[devices]\ncpu_slots = -1", ["f: devices.cpu_slots", "greater than or equal to 0"]),
         ("[retries]\nrefused = 1", ["f: retries.refused", "unknown key"]),
         ("stop = 3", ["f: stop", "should be a mapping"]),

@@ -113,7 +113,7 @@ def test_any_text_is_read_or_refused(text: str, num_layers: int) -> None:
 
 def test_unknown_network_gets_the_closest_name() -> None:
     """A misspelt network is refused with what was probably meant and what exists."""
-    with pytest.raises(UnknownName, match=r"did you mean 'resnet18'\?.*vgg16_bn"):
+    with pytest.raises(UnknownName, match=r"Did you mean 'resnet18'\?.*vgg16_bn"):
         numbered("resnet-18")
 
 

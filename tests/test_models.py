@@ -70,7 +70,7 @@ def test_shipped_tables_are_up_to_date() -> None:
 
 def test_unknown_network_is_refused() -> None:
     """Building a network nobody knows names the closest one."""
-    with pytest.raises(UnknownName, match="did you mean 'alexnet'"):
+    with pytest.raises(UnknownName, match="Did you mean 'alexnet'"):
         skeleton("alexnett", 2)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import random
 import statistics
 import sys
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from ftd.stats.contrasts import MAX_LEVELS_ALL_PAIRS, Contrast, contrasts
 from ftd.stats.observations import Label, Observation, by_level, same
-from ftd.stats.spread import interval, spread
+from ftd.stats.spread import Spread, interval, spread
 from ftd.stats.summary import summarise
 from tests.processes import modules_after
 
@@ -160,6 +161,21 @@ def test_order_of_observations_does_not_matter(seed: int) -> None:
         for left, right in zip(mine.contrasts, theirs.contrasts, strict=True):
             assert left.difference.mean == pytest.approx(right.difference.mean, abs=1e-12)
             assert set(left.pairs) == set(right.pairs)
+
+
+def test_what_arithmetic_leaves_of_zero_is_zero() -> None:
+    """Gains that cancel, or are equal but for their last bit, have mean and spread exactly zero."""
+
+    def difference(*pairs: tuple[float, float]) -> Spread:
+        seen = grid(lambda at, replicate: pairs[replicate][at["x"] == 1], {"x": [0, 1]}, len(pairs))
+        return contrast(seen, "x", 1, 0).difference
+
+    found = difference((0.2, 0.1), (0.2, 0.3))
+    assert (found.mean, found.sd) == (0, pytest.approx(math.sqrt(0.02)))
+    found = difference((0.2, 0.3), (0.1, 0.2))
+    assert (found.mean, found.sd) == (pytest.approx(0.1), 0)
+    found = difference((1e-20, 3e-20), (1e-20, 2e-20))
+    assert (found.mean, found.n) == (pytest.approx(1.5e-20), 2)
 
 
 def test_swapping_levels_turns_the_sign() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from ftd.ledger.reads import LiveRow
+from ftd.ledger.rows import LiveRow
 from ftd.views import phrases, progress
 from ftd.views.table import plain, rich_tables, show, table
 
@@ -142,6 +142,7 @@ def live(**changes: object) -> LiveRow:
         "resumed_from_step": None,
         "progress": {"at": 1100.0, "epoch": 3, "val/top1": 0.81234},
         "stop_why": None,
+        "trouble": None,
     }
     return LiveRow(**{**facts, **changes})  # type: ignore[arg-type]
 

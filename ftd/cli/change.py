@@ -12,6 +12,7 @@ from ftd.daemon.submit import ChangeRequest, asking_user, submit
 from ftd.layout import Home
 from ftd.states import RunState
 
+_FINISHED = (RunState.DONE, RunState.FAILED)
 _EXAMPLES = {
     "cancel": "ftd cancel r12 --why 'wrong weights'\n  ftd cancel solar-cells",
     "hold": "ftd hold e7 --why 'the demo needs the machine'",
@@ -75,7 +76,13 @@ def _told(verb: str, found: dict[int, RunState]) -> str:
 
     if not found:
         return f"{verb}: no run is concerned, nothing changed"
-    running = verb in ("cancel", "hold") and RunState.RUNNING in found.values()
-    note = "; running ones leave at their next checkpoint, if no one else wants them"
-    stand = f"{states(Counter(found.values()))}{note if running else ''}"
-    return f"{verb}: {count(len(found), 'run')} ({run_ids(found)}), now {stand}"
+    ended = [run for run, state in found.items() if verb != "retry" and state in _FINISHED]
+    stand = states(Counter(found.values()))
+    if len(ended) == len(found):
+        return f"{verb}: nothing changed, {run_ids(ended)} had ended before ({stand})"
+    told = f"{verb}: {count(len(found), 'run')} ({run_ids(found)}), now {stand}"
+    if ended:
+        told += f"; nothing changed for {run_ids(ended)}, which had ended before"
+    if verb in ("cancel", "hold") and RunState.RUNNING in found.values():
+        told += "; running ones leave at their next checkpoint, if no one else wants them"
+    return told

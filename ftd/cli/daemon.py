@@ -12,7 +12,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--until-idle",
         action="store_true",
-        help="leave when nothing can go on without a person; 1 if a run failed",
+        help="leave when nothing can go on without a person; 1 if a run failed. "
+        "Data that is not mounted is waited for",
     )
     parser.add_argument("--json-log", action="store_true", help="log JSON lines instead of text")
     parser.epilog = (

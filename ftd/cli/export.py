@@ -14,9 +14,9 @@ from typing import Any
 from ftd.cli.home import home_of, opened
 from ftd.errors import InputError
 from ftd.ledger.db import Ledger
+from ftd.ledger.details import metric_rows
 from ftd.ledger.names import experiment_id
 from ftd.ledger.places import PlaceRow, places
-from ftd.ledger.reads import metric_rows
 
 Row = dict[str, Any]
 

@@ -89,6 +89,12 @@ def _run(argv: list[str]) -> int:
         status: int = module.run(args)
     except FtdError as error:
         return _complain(str(error), error.exit_code)
+    except OSError as error:
+        from ftd.diskspace import is_storage_trouble
+
+        if not is_storage_trouble(error):
+            raise
+        return _complain(f"the disk is full, failing or read-only ({error})", FtdError.exit_code)
     return status
 
 

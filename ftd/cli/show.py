@@ -6,9 +6,8 @@ import argparse
 
 from ftd.cli.home import home_of, opened
 from ftd.cli.output import add_json, print_json
+from ftd.ledger.details import experiment_details, metric_rows, run_details
 from ftd.ledger.names import experiment_id, is_run, run_id
-from ftd.ledger.places import experiment_details
-from ftd.ledger.reads import details, metric_rows
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     with opened(home_of(args)) as ledger, ledger.snapshot():
         if is_run(args.target):
             number = run_id(ledger, args.target)
-            about = details(ledger, number)
+            about = run_details(ledger, number)
             about["metric_rows"] = [
                 {"name": row.name, "step": row.step, "value": row.value, "attempt": row.attempt}
                 for row in metric_rows(ledger, number)

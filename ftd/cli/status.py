@@ -13,7 +13,7 @@ from ftd.daemon.presence import daemon_identity
 from ftd.daemon.reasons import reason
 from ftd.diskspace import shortage
 from ftd.layout import Home
-from ftd.ledger import reads
+from ftd.ledger import activity, inventory, reads, storage_waits
 from ftd.ledger.resumed import resumed_after_reboot
 from ftd.process import boot_id
 from ftd.views import status
@@ -21,6 +21,7 @@ from ftd.views.table import show
 
 if TYPE_CHECKING:
     from ftd.ledger.db import Ledger
+    from ftd.ledger.rows import WaitingRow
 
 NUM_EXPERIMENTS = 10
 NUM_RECENT = 10
@@ -61,16 +62,16 @@ def snapshot(home: Home, ledger: Ledger, limit: int) -> status.Snapshot:
     """Everything there is to see, read in one moment; at most `limit` waiting runs."""
     daemon = daemon_identity(home)
     at = now()
-    short = shortage(home.root)
+    short = shortage(home.root) or storage_waits.pause(ledger, at)
 
-    def why(row: reads.WaitingRow) -> str:
+    def why(row: WaitingRow) -> str:
         up = daemon is not None
         return reason(row, devices, daemon_up=up, short_of_space=short, now=at)
 
     with ledger.snapshot():
-        devices = reads.devices(ledger)
-        running = reads.running(ledger)
-        waiting = reads.waiting(ledger, limit)
+        devices = inventory.devices(ledger)
+        running = activity.running(ledger)
+        waiting = activity.waiting(ledger, limit)
         return status.Snapshot(
             home=home.root,
             at=at,

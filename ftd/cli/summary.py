@@ -59,7 +59,7 @@ def chosen_metric(rows: Sequence[PlaceRow], wanted: str | None, primary: str) ->
         near = closest(wanted, have)
         raise UnknownName(
             f"no run has a metric {wanted}",
-            fix=f"{near[:1].upper()}{near[1:]} Metrics: {', '.join(have)}".strip(),
+            fix=f"{near} Metrics: {', '.join(have)}".strip(),
         )
     return wanted
 

@@ -12,10 +12,10 @@ from ftd.cli.home import home_of, opened
 from ftd.clock import monotonic
 from ftd.daemon.presence import daemon_identity
 from ftd.layout import Home
+from ftd.ledger.activity import running
 from ftd.ledger.db import Ledger
 from ftd.ledger.names import experiment_id, is_run, run_id
 from ftd.ledger.places import state_counts
-from ftd.ledger.reads import running
 from ftd.states import ENDED, RunState
 from ftd.views.status import states, work
 

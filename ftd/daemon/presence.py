@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ftd.clock import now
-from ftd.errors import DaemonRunning
+from ftd.errors import DaemonRunning, LedgerError
 from ftd.files import read_json, seal_json, try_lock
 from ftd.layout import Home
 from ftd.process import Identity, alive, own_identity
@@ -23,7 +23,12 @@ def daemon_identity(home: Home) -> dict[str, Any] | None:
 
 @contextmanager
 def without_daemon(home: Home) -> Iterator[None]:
-    """A block in which no daemon serves `home` nor can begin to.  Raises DaemonRunning."""
+    """A block in which no daemon serves `home` nor can begin to.
+
+    Raises DaemonRunning, or LedgerError when there is no such home.
+    """
+    if not home.root.is_dir():
+        raise LedgerError(f"there is no home at {home.root}. Run 'ftd init', or check --home")
     lock = _lock(home)
     try:
         yield

@@ -150,6 +150,6 @@ def gpu_present() -> bool:
 
 def _gpu_known(ledger: Ledger) -> bool:
     """Whether this home ever had a GPU: one that is away must not turn runs into CPU runs."""
-    from ftd.ledger.reads import devices
+    from ftd.ledger.inventory import devices
 
     return any(device.kind == "gpu" for device in devices(ledger))

@@ -6,8 +6,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from ftd.ledger.db import Ledger
-from ftd.ledger.models import Device
-from ftd.ledger.reads import DeviceRow, devices
+from ftd.ledger.models import Attempt, Device, Lease
+from ftd.ledger.rows import DeviceRow
+
+
+def devices(ledger: Ledger) -> list[DeviceRow]:
+    """All devices ever seen, GPUs first."""
+    leases = dict(
+        Lease.select(Lease.device, Attempt.run)
+        .join(Attempt, on=Attempt.worker == Lease.worker)
+        .where(Lease.released_at.is_null())
+        .tuples()
+        .execute(ledger.db)
+    )
+    query = Device.select().order_by(Device.kind.desc(), Device.id)
+    return [DeviceRow(**row, run_id=leases.get(row["id"])) for row in ledger.rows(query)]
 
 
 def write(ledger: Ledger, seen: Sequence[DeviceRow]) -> None:

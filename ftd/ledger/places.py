@@ -13,8 +13,9 @@ from typing import Any
 from peewee import fn
 
 from ftd.ledger.db import Ledger, chunks
-from ftd.ledger.models import Attempt, Event, Experiment, Membership, Run
-from ftd.ledger.reads import RunRow, experiments, runs
+from ftd.ledger.models import Attempt, Membership, Run
+from ftd.ledger.reads import runs
+from ftd.ledger.rows import RunRow
 from ftd.states import RunState
 
 
@@ -68,39 +69,6 @@ def states_of(ledger: Ledger, run_ids: Sequence[int]) -> dict[int, RunState]:
         query = Run.select(Run.id, Run.state).where(Run.id.in_(list(some)))
         found |= {row["id"]: RunState(row["state"]) for row in ledger.rows(query)}
     return found
-
-
-def experiment_details(ledger: Ledger, experiment: int) -> dict[str, Any]:
-    """All that is known of one experiment, as ``ftd show EXPERIMENT --json`` prints it."""
-    row = ledger.row(Experiment.select().where(Experiment.id == experiment))
-    assert row is not None, "callers resolve the id first"
-    (base,) = experiments(ledger, only=experiment)
-    revisions = Experiment.select(Experiment.id).where(
-        Experiment.owner == base.owner, Experiment.name == base.name
-    )
-    members = (
-        Membership.select(Membership.run).where(Membership.experiment == experiment).distinct()
-    )
-    history = Event.select().where(Event.experiment == experiment).order_by(Event.at, Event.id)
-    return {
-        "id": f"e{base.id}",
-        "name": base.name,
-        "revision": base.revision,
-        "revisions": [f"e{number}" for number in ledger.values(revisions)],
-        "owner": base.owner,
-        "job": base.job,
-        "primary_metric": base.primary_metric,
-        "submitted_at": base.submitted_at,
-        "admitted": base.admitted,
-        "counts": dict(base.counts or {}),
-        "runs": [f"r{number}" for number in sorted(ledger.values(members))],
-        "base": row["base"],
-        "spec": row["spec_text"],
-        "history": [
-            {"at": event["at"], "kind": event["kind"], "who": event["who"], "data": event["data"]}
-            for event in ledger.rows(history)
-        ],
-    }
 
 
 def last_attempt(ledger: Ledger, run_id: int) -> int:

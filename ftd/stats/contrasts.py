@@ -10,13 +10,14 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from ftd.stats.observations import Label, Observation, by_level, same
 from ftd.stats.spread import Interval, Spread, interval, spread
 
 MAX_LEVELS_ALL_PAIRS = 6  # 15 contrasts; above, every level against the first
+_ROUNDING = 2.0**-50  # of two values: what is less in their difference is left by arithmetic
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def _contrast(level: Label, ones: _Placed, baseline: Label, others: _Placed) -> 
     by_replicate: dict[int, list[float]] = defaultdict(list)
     pairs = []
     num_possible = num_identical = 0
+    scale = 0.0
     for place, one in ones.items():
         other = others.get(place)
         if other is None:
@@ -75,9 +77,11 @@ def _contrast(level: Label, ones: _Placed, baseline: Label, others: _Placed) -> 
         if one.value is None or other.value is None:
             continue
         by_replicate[one.replicate].append(one.value - other.value)
+        scale = max(scale, abs(one.value), abs(other.value))
         pairs.append((one.run_id, other.run_id))
         num_identical += one.run_id == other.run_id
-    found = spread([statistics.fmean(by_replicate[key]) for key in sorted(by_replicate)])
+    means = [statistics.fmean(by_replicate[key]) for key in sorted(by_replicate)]
+    found = _unrounded(spread(means), scale)
     return Contrast(
         level=level,
         baseline=baseline,
@@ -87,3 +91,12 @@ def _contrast(level: Label, ones: _Placed, baseline: Label, others: _Placed) -> 
         num_possible=num_possible,
         num_identical=num_identical,
     )
+
+
+def _unrounded(found: Spread, scale: float) -> Spread:
+    """`found` of differences between values up to `scale`, without what rounding left of a 0."""
+    mean, sd = (
+        0.0 if value is not None and abs(value) < _ROUNDING * scale else value
+        for value in (found.mean, found.sd)
+    )
+    return replace(found, mean=mean, sd=sd)

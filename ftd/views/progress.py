@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ftd.ledger.reads import LiveRow
+from ftd.ledger.rows import LiveRow
 from ftd.views.phrases import duration
 
 _HIDDEN = ("at",)  # when the progress was reported: no news for people
@@ -39,6 +39,11 @@ def shown(progress: Mapping[str, Any]) -> str:
     """What the job reports beside its step: ``epoch 3, images_per_s 41, val/top1 0.84``."""
     parts = (f"{name} {_value(value)}" for name, value in progress.items() if name not in _HIDDEN)
     return ", ".join(parts)
+
+
+def reports(row: LiveRow) -> str:
+    """What a running run has to say: what keeps it from going on, else what its job reports."""
+    return row.trouble or shown(row.progress)
 
 
 def time_left(row: LiveRow) -> str:

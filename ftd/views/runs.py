@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ftd.ledger.reads import RunRow
+from ftd.ledger.rows import RunRow
 from ftd.views.phrases import duration, factors
 from ftd.views.status import result
 from ftd.views.table import Table, table

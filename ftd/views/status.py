@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftd.ledger.reads import DeviceRow, ExperimentRow, LiveRow, RunRow, WaitingRow
 from ftd.ledger.resumed import Resumed
+from ftd.ledger.rows import DeviceRow, ExperimentRow, LiveRow, RunRow, WaitingRow
 from ftd.states import RunState
 from ftd.views import progress
 from ftd.views.phrases import count, duration, factors, moment, number, run_ids, size
@@ -110,7 +110,7 @@ def _running(running: Sequence[LiveRow]) -> Table:
                 progress.bar(row.step, row.num_steps),
                 progress.steps(row),
                 progress.time_left(row),
-                progress.shown(row.progress),
+                progress.reports(row),
             )
             for row in running
         ),
@@ -182,13 +182,16 @@ def states(counts: Mapping[RunState, int] | Mapping[str, int]) -> str:
     return ", ".join(f"{by_name[state]:,} {state}" for state in RunState if by_name.get(state))
 
 
-def result(row: RunRow, metric: str | None = None) -> str:
-    """What came out of a run in a few words: its error, or its test metrics and flags."""
+def result(row: RunRow) -> str:
+    """What came out of a run in a few words: its error, or its metrics and flags.
+
+    The metrics are the primary one first and those of the test images; any, when it has neither.
+    """
     if row.error:
         return row.error
-    names = [metric] if metric else [name for name in row.metrics if name.startswith("test/")]
-    chosen = [name for name in names if name in row.metrics] or list(row.metrics)
-    parts = [f"{name} {number(row.metrics[name])}" for name in chosen[:3]]
+    tested = [name for name in row.metrics if name.startswith("test/")]
+    chosen = [name for name in dict.fromkeys((row.primary_metric, *tested)) if name in row.metrics]
+    parts = [f"{name} {number(row.metrics[name])}" for name in (chosen or list(row.metrics))[:3]]
     return ", ".join([*parts, *row.flags, *(["approximate"] if row.approximate else [])])
 
 

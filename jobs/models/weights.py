@@ -14,7 +14,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from ftd.errors import WeightsError, closest
+from ftd.errors import WeightsError, nearest
 from ftd.regular import open_regular
 from jobs.models import efficientnet_lite
 from jobs.models.published import locate
@@ -175,7 +175,7 @@ def fitted(
 
 def _listed(problem: str, names: list[str], others: list[str]) -> str:
     shown = [
-        f"{name} ({hint})" if (hint := closest(name, others)) else name
+        f"{name} (did you mean '{near}'?)" if (near := nearest(name, others)) else name
         for name in names[:_NUM_SHOWN]
     ]
     more = f" and {len(names) - _NUM_SHOWN} more" if len(names) > _NUM_SHOWN else ""
