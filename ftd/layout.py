@@ -71,16 +71,16 @@ class Home:
     def attempt(self, run_id: int, number: int) -> Path:
         return self.run(run_id) / "attempts" / str(number)
 
-    def newest_attempt(self, run_id: int) -> int:
-        """The highest number that a directory of the run's attempts has, 0 before there is one.
+    def attempts(self, run_id: int) -> list[int]:
+        """The numbers that directories of the run's attempts have.
 
-        The ledger may not know it: it may have been restored from an older backup.
+        The ledger may not know all of them: it may have been restored from an older backup.
         """
         try:
             names = os.listdir(self.run(run_id) / "attempts")
         except FileNotFoundError:
-            return 0
-        return max((int(name) for name in names if name.isdecimal()), default=0)
+            return []
+        return [int(name) for name in names if name.isdecimal()]
 
     def config_file(self) -> Path | None:
         """The ``ftd.toml`` that counts: the named one, the home's, the system's."""

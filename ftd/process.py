@@ -60,6 +60,11 @@ def identity_of(pid: int) -> Identity | None:
     return Identity(boot_id(), pid, found[1])
 
 
+def pids() -> list[int]:
+    """Every process that there is now."""
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
 def own_identity() -> Identity:
     """The identity of the calling process."""
     found = identity_of(os.getpid())

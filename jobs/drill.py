@@ -12,7 +12,8 @@ import json
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -26,12 +27,17 @@ from ftd.seeds import keyed_hash
 
 STATE = "state.json"
 
+Evolve = Callable[[Sequence[int], int, int], list[int]]  # state, seed, step -> the next state
+
 
 class DrillParams(Params):
     """What the rehearsal plays."""
 
     steps: int = Field(10, ge=0, description="Number of steps.")
     step_s: float = Field(0.0, ge=0, description="Seconds a step takes.")
+    children: int = Field(
+        0, ge=0, le=16, description="Helper processes that compute the state, as loaders would."
+    )
     width: int = Field(16, ge=1, le=1 << 20, description="Numbers in the state.")
     metric_every: int = Field(1, ge=1, description="Steps between two values of val/score.")
     score: float = Field(0.5, description="What test/score is about.")
@@ -53,8 +59,9 @@ class Drill(Job[DrillParams]):
     Params = DrillParams
 
     def identity(self, params: DrillParams) -> Mapping[str, Any]:
-        """All parameters; how to fail only where a failure is asked for."""
+        """All parameters; how to fail only where a failure is asked for, never who computes."""
         unused = {"fail_with", "fail_once"} if params.fail_at_step is None else set()
+        unused.add("children")
         return params.model_dump(mode="json", exclude=unused)
 
     def primary_metric(self, params: DrillParams) -> str:
@@ -63,6 +70,10 @@ class Drill(Job[DrillParams]):
 
     def run(self, params: DrillParams, context: Context) -> Completed:
         """Evolve the state step by step, failing where asked."""
+        with _evolution(params.children) as evolve:
+            return self._play(params, context, evolve)
+
+    def _play(self, params: DrillParams, context: Context, evolve: Evolve) -> Completed:
         context.fingerprint({"drill": self.version, "device": context.device})
         restored = context.restore()
         done, state = (0, _initial(params, context)) if restored is None else _saved(restored)
@@ -70,7 +81,7 @@ class Drill(Job[DrillParams]):
             if step == params.fail_at_step and not (params.fail_once and restored is not None):
                 _fail(params.fail_with, step)
             time.sleep(params.step_s)
-            state = _next(state, context.seeds["order"], step)
+            state = evolve(state, context.seeds["order"], step)
             done = step + 1
             if done % params.metric_every == 0:
                 context.metric("val/score", _score(params, state, done), done)
@@ -86,9 +97,28 @@ def _initial(params: DrillParams, context: Context) -> list[int]:
     return [keyed_hash(context.seeds["init"], index) for index in range(params.width)]
 
 
-def _next(state: Sequence[int], seed: int, step: int) -> list[int]:
-    """The state one step on: each number from its left neighbour and itself."""
-    return [keyed_hash(seed, step, state[i - 1], number) for i, number in enumerate(state)]
+@contextmanager
+def _evolution(num_children: int) -> Iterator[Evolve]:
+    """A way to compute the next state, here or in children that are forked from this process."""
+    if not num_children:
+        yield lambda state, seed, step: [_number(seed, step, state, i) for i in range(len(state))]
+        return
+    from concurrent.futures import ProcessPoolExecutor  # 50 ms that planning does not need
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(num_children, get_context("fork")) as pool:
+
+        def evolve(state: Sequence[int], seed: int, step: int) -> list[int]:
+            number = partial(_number, seed, step, state)
+            size = -(-len(state) // num_children)
+            return list(pool.map(number, range(len(state)), chunksize=size))
+
+        yield evolve
+
+
+def _number(seed: int, step: int, state: Sequence[int], index: int) -> int:
+    """One number of the next state: from its left neighbour and itself."""
+    return keyed_hash(seed, step, state[index - 1], state[index])
 
 
 def _score(params: DrillParams, state: Sequence[int], done: int) -> float:

@@ -1,4 +1,4 @@
-"""A kill storm: seeded random SIGKILLs of clients, daemon, workers and everything, then the check.
+"""A kill storm: seeded random SIGKILLs of clients, daemon, workers, their helpers and everything.
 
     python -m tests.storm --seed 1 --kills 200
 
@@ -26,13 +26,14 @@ from pathlib import Path
 from ftd.ledger.db import open_ledger
 from ftd.ledger.models import Lease
 from ftd.process import send_signal
-from tests.homes import FTD, LiveHome, outcome_of, serving
+from tests.homes import FTD, LiveHome, helpers_of, outcome_of, serving
 
 DRILL = """
 experiment: storm{number}
 job: drill
 steps: {steps}
 step_s: 0.02
+children: {children}
 replicates: 4
 seed: {number}
 """
@@ -45,7 +46,7 @@ target: {{dataset: digits, decode_size: 28, val_per_class: 3, per_class: 4}}
 train: {{epochs: 5, batch_size: 8, lr: 0.01, flip: true}}
 seed: {number}
 """
-VICTIMS = ("daemon", "worker", "workers", "everything", "client")
+VICTIMS = ("daemon", "worker", "workers", "helpers", "everything")  # and clients, at random
 PAUSE_S = (0.05, 1.6)  # between two kills
 WAITING = 6  # unfinished runs below which something new is enqueued
 
@@ -85,7 +86,8 @@ class Verdict:
 def storm(root: Path, *, seed: int, kills: int, real: int) -> Verdict:
     """Raise a storm of `kills` kills below `root`; `real` of its experiments are fine-tuning."""
     draw = random.Random(seed)
-    home = LiveHome(root / "home", every_steps=4)
+    # A run whose helper is killed fails by itself, time and again: not for lack of luck.
+    home = LiveHome(root / "home", every_steps=4, failed=kills, quick_s=0.0)
     verdict = Verdict(seed)
     specs = [REAL.format(number=seed * 1000 + number) for number in range(real)]
     enqueued: list[str] = []
@@ -118,7 +120,8 @@ def _rage(
 
 
 def _drill(draw: random.Random, number: int) -> str:
-    return DRILL.format(number=number, steps=draw.randint(10, 120))
+    children = draw.choice((0, 2))
+    return DRILL.format(number=number, steps=draw.randint(10, 120), children=children)
 
 
 def _enqueue(home: LiveHome, spec: str, draw: random.Random, verdict: Verdict) -> set[str]:
@@ -144,13 +147,16 @@ def _enqueue(home: LiveHome, spec: str, draw: random.Random, verdict: Verdict) -
 
 
 def _strike(home: LiveHome, draw: random.Random, verdict: Verdict) -> None:
-    victim = draw.choice(VICTIMS[:4])
+    victim = draw.choice(VICTIMS)
     if victim in ("daemon", "everything"):
         home.kill_daemon()
     if victim in ("workers", "everything"):
         struck = home.kill_workers()
     elif victim == "worker":
         struck = sum(send_signal(worker, signal.SIGKILL) for worker in home.workers()[:1])
+    elif victim == "helpers":
+        helpers = [helper for worker in home.workers() for helper in helpers_of(worker)]
+        struck = sum(send_signal(helper, signal.SIGKILL) for helper in helpers)
     else:
         struck = 1
     if victim in ("daemon", "everything"):

@@ -20,9 +20,9 @@ from ftd.daemon.launch import LocalLauncher
 from ftd.daemon.log import Log
 from ftd.files import try_lock
 from ftd.layout import Home
-from ftd.ledger import execution, reads, wishes
+from ftd.ledger import details, execution, reads, wishes
 from ftd.ledger.db import Ledger
-from ftd.ledger.models import Attempt, Membership
+from ftd.ledger.models import Attempt, Event, Membership
 from ftd.process import identity_of
 from ftd.protocol import EVENTS
 from ftd.states import Outcome, Wish
@@ -91,6 +91,21 @@ def test_a_dead_worker_wakes_nobody_while_its_lock_is_held(followed: Followed) -
     assert followed.live() == []
 
 
+def test_who_holds_the_lock_of_a_dead_worker_is_said_once(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The history names the process whose end the run waits for."""
+    monkeypatch.setattr("ftd.daemon.attempts.BLOCKED_SAID_S", 0.0)
+    followed.start(1)
+    lock = try_lock(followed.home.run_lock(1))
+    assert lock is not None
+    followed.kill(1)
+    assert followed.live() == followed.live() == [1]
+    (blocked,) = followed.ledger.rows(Event.select(Event.data).where(Event.kind == "blocked"))
+    assert f"process {os.getpid()} holds" in blocked["data"]["why"]
+    os.close(lock)
+
+
 @pytest.mark.parametrize("watched", [True, False])
 def test_nobody_computes_while_nobody_watches(followed: Followed, watched: bool) -> None:
     """An attempt that ended unseen took until its worker's last sign of life, not until now."""
@@ -104,7 +119,7 @@ def test_nobody_computes_while_nobody_watches(followed: Followed, watched: bool)
     os.utime(directory / EVENTS, (began + 60, began + 60))
     assert followed.live() == []
     (run,) = (row for row in reads.runs(followed.ledger) if row.id == 1)
-    (attempt,) = reads.details(followed.ledger, 1)["attempts"]
+    (attempt,) = details.run_details(followed.ledger, 1)["attempts"]
     assert attempt["outcome"] == Outcome.LOST
     assert (run.cost_s == pytest.approx(60)) is not watched
 
@@ -125,6 +140,6 @@ def test_one_attempt_in_trouble_does_not_keep_the_others_waiting(
     members = followed.ledger.values(Membership.select(Membership.id))
     wishes.wish(followed.ledger, members, Wish.CANCEL, who="ann")
     assert followed.live() == [1, 2]
-    assert len(reads.metric_rows(followed.ledger, 2)) == 1
+    assert len(details.metric_rows(followed.ledger, 2)) == 1
     assert followed.processes[2].wait(60) == -signal.SIGTERM
     assert 2 not in followed.live()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from ftd.clock import now
 from ftd.errors import FtdError
-from ftd.files import sealed_folder, sha256_of, try_lock
+from ftd.files import sealed_folder, set_aside, sha256_of, try_lock
 from ftd.fsck.problem import Problem
 from ftd.layout import Home
 from ftd.ledger import invariants
@@ -69,7 +68,7 @@ def checkpoints(home: Home, ledger: Ledger) -> Iterator[Problem]:
                 _shown(home, folder),
                 "is a damaged checkpoint: an older one is resumed from, or step 0",
                 "is set aside",
-                partial(_set_aside, folder, "damaged"),
+                partial(set_aside, folder, "damaged"),
             )
 
 
@@ -88,7 +87,7 @@ def store(home: Home, ledger: Ledger) -> Iterator[Problem]:
             _shown(home, folder),
             "is a damaged store entry: runs would read wrong bytes or fail",
             "is set aside; whoever needs it computes it again",
-            partial(_set_aside, folder, "damaged"),
+            partial(set_aside, folder, "damaged"),
         )
 
 
@@ -130,15 +129,9 @@ def _set_aside_run(folder: Path) -> None:
     if lock is None:
         raise FtdError(f"a worker still holds {folder / 'lock'}: wait until it has ended")
     try:
-        _set_aside(folder, "unknown")
+        set_aside(folder, "unknown")
     finally:
         os.close(lock)
-
-
-def _set_aside(folder: Path, why: str) -> None:
-    """Rename a folder so that nobody takes it for what it was; nothing is dropped."""
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    os.rename(folder, folder.with_name(f".{why}-{folder.name}-{stamp}"))
 
 
 def _remove(path: Path) -> None:

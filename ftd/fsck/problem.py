@@ -17,4 +17,4 @@ class Problem:
     where: str  # r12, e3, or a path below the home
     text: str
     fix: str
-    mend: Callable[[], None] | None = None
+    mend: Callable[[], object] | None = None
