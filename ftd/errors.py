@@ -47,6 +47,17 @@ class DataError(InputError):
     """Images, labels or a dataset are missing, corrupt or not what the spec says."""
 
 
+class DataNotThere(DataError):
+    """An input is not there at all: not mounted, or its server is away.  It may come back.
+
+    ``source`` is the input's ``where``, as its job names it.
+    """
+
+    def __init__(self, what: str, *, source: str, fix: str = "") -> None:
+        super().__init__(what, fix=fix)
+        self.source = source
+
+
 class WeightsError(InputError):
     """Pretrained weights are missing, do not fit the network or are not safe to load."""
 
@@ -67,9 +78,14 @@ class StorageError(FtdError):
     """The disk is full, failing or read-only: nobody's input is wrong, trying later may help."""
 
 
-def closest(word: str, allowed: list[str]) -> str:
-    """``did you mean 'x'?`` for the entry of `allowed` nearest to `word`, or an empty string."""
+def nearest(word: str, allowed: list[str]) -> str:
+    """The entry of `allowed` that `word` is most like, or an empty string if it is like none."""
     import difflib
 
-    near = difflib.get_close_matches(word, allowed, n=1, cutoff=0.5)
-    return f"did you mean '{near[0]}'?" if near else ""
+    return next(iter(difflib.get_close_matches(word, allowed, n=1, cutoff=0.5)), "")
+
+
+def closest(word: str, allowed: list[str]) -> str:
+    """``Did you mean 'x'?`` for the entry of `allowed` nearest to `word`, or an empty string."""
+    near = nearest(word, allowed)
+    return f"Did you mean '{near}'?" if near else ""

@@ -34,8 +34,11 @@ RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 ARTIFACTS = "artifacts"
 
+WAITS_FOR_DATA = "data"  # why an attempt stopped whose input is not there
+
 EXIT_STOPPED = 75  # EX_TEMPFAIL: resume me
 EXIT_STORAGE = 74  # EX_IOERR: the disk is full, failing or read-only
+CANNOT_WRITE = "cannot write: "  # begins the log's line that says why
 EXIT_FENCED = 3  # somebody else has the run, or the attempt was called off before it began
 
 
@@ -83,7 +86,8 @@ class Result:
     state_sha256: str | None = None
     flags: tuple[str, ...] = ()
     error: str | None = None  # one line for people
-    why: str | None = None  # of a stop: cancel, hold, drain, time_limit, signal
+    why: str | None = None  # of a stop: cancel, hold, drain, time_limit, signal, data
+    missing: str | None = None  # where the input should be that is not there
     artifacts: tuple[Mapping[str, Any], ...] = ()  # {name, bytes, sha256}
     events_offset: int = 0  # the stream is durable up to here
 
@@ -97,6 +101,7 @@ class Result:
             "flags": all(map(_is_text, self.flags)),
             "error": self.error is None or _is_text(self.error),
             "why": self.why is None or _is_text(self.why),
+            "missing": self.missing is None or _is_text(self.missing),
             "artifacts": all(map(_is_artifact, self.artifacts)),
             "events_offset": _is_count(self.events_offset),
         }

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from playhouse.schema_diff import diff_models
 
+from ftd import faults
 from ftd.errors import LedgerError
 from ftd.layout import Home
-from ftd.ledger import execution, reads, wishes
+from ftd.ledger import activity, details, execution, reads, wishes
 from ftd.ledger.db import Ledger, backup, open_ledger
 from ftd.ledger.execution import Ending
 from ftd.ledger.ingest import ingest
@@ -166,6 +167,37 @@ def test_ending_an_attempt_twice_changes_nothing(ledger: Ledger) -> None:
     assert execution.end_attempt(ledger, attempt, late) == RunState.DONE
     assert reads.runs(ledger)[0].metrics == {"test/score": 1.0}
     assert ledger.values(Lease.select(Lease.id).where(Lease.released_at.is_null())) == []
+
+
+class Died(BaseException):
+    """The process ends here, as far as the ledger can see."""
+
+
+def die_at(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Let the named fault point be the last that is done."""
+
+    def point(name: str) -> None:
+        if name == where:
+            raise Died
+
+    monkeypatch.setattr(faults, "point", point)
+
+
+def test_the_end_of_an_attempt_happens_wholly_or_not_at_all(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the commit nothing has changed: neither the attempt nor its run, result and lease."""
+    enqueue(ledger, plan())
+    attempt = execution.start_attempt(ledger, 1, "cpu:0")
+    assert attempt is not None
+    result = Result(Outcome.COMPLETED, metrics={"test/score": 1.0}, state_sha256="ab")
+    die_at(monkeypatch, "end.before_commit")
+    with pytest.raises(Died):
+        execution.end_attempt(ledger, attempt, Ending(Outcome.COMPLETED, RunState.DONE, result))
+    assert execution.live_attempts(ledger) == [attempt]
+    assert _states(ledger)[0] == "running"
+    assert reads.runs(ledger)[0].metrics == {}
+    assert ledger.values(Lease.select(Lease.released_at)) == [None]
 
 
 def test_a_failed_run_fails_what_needs_it(ledger: Ledger) -> None:
@@ -337,15 +369,34 @@ def test_a_stream_is_taken_in_once_however_it_grows(
         path.write_bytes(STREAM[:end])
         ingest(ledger, attempt.id, path)
         ingest(ledger, attempt.id, path)
-    rows = reads.metric_rows(ledger, 1)
+    rows = details.metric_rows(ledger, 1)
     assert [(r.name, r.step, r.value) for r in rows] == [
         (f"val/{name}", step, step / 10) for name in ("nll", "top1") for step in range(1, 7)
     ]
-    (found,) = reads.details(ledger, 1)["attempts"]
+    (found,) = details.run_details(ledger, 1)["attempts"]
     assert (found["step"], found["checkpoint_step"], found["numerics"]) == (6, 6, {"torch": "2"})
-    kinds = [event["kind"] for event in reads.details(ledger, 1)["history"]]
+    kinds = [event["kind"] for event in details.run_details(ledger, 1)["history"]]
     assert sorted(kinds) == sorted(["attempt started", "hello", *["unreadable event"] * 3])
     ledger.close()
+
+
+def test_lines_and_the_offset_behind_them_stand_or_fall_together(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the commit neither is there; done again, every line is taken in once."""
+    enqueue(ledger, plan())
+    attempt = execution.start_attempt(ledger, 1, "cpu:0")
+    assert attempt is not None
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(STREAM)
+    with monkeypatch.context() as patched:
+        die_at(patched, "ingest.before_commit")
+        with pytest.raises(Died):
+            ingest(ledger, attempt.id, path)
+    assert execution.live_attempts(ledger) == [attempt]
+    assert details.metric_rows(ledger, 1) == []
+    assert ingest(ledger, attempt.id, path) == len(STREAM.splitlines())
+    assert len(details.metric_rows(ledger, 1)) == 12
 
 
 def test_a_resumed_attempt_replaces_what_it_will_write_again(
@@ -353,7 +404,7 @@ def test_a_resumed_attempt_replaces_what_it_will_write_again(
 ) -> None:
     """Rows beyond the step that was resumed from go; those before it stay."""
     enqueue(ledger, plan())
-    for resumed, values in ((None, {1: 0.1, 2: 0.2, 3: 0.3}), (2, {3: 0.33})):
+    for resumed, values in ((None, {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}), (2, {3: 0.33})):
         attempt = execution.start_attempt(ledger, 1, "cpu:0")
         assert attempt is not None
         path = tmp_path / f"{attempt.number}.jsonl"
@@ -362,7 +413,7 @@ def test_a_resumed_attempt_replaces_what_it_will_write_again(
         path.write_bytes(b"".join(lines))
         ingest(ledger, attempt.id, path)
         execution.end_attempt(ledger, attempt, Ending(Outcome.KILLED, RunState.QUEUED, None))
-    rows = [(row.step, row.value, row.attempt) for row in reads.metric_rows(ledger, 1)]
+    rows = [(row.step, row.value, row.attempt) for row in details.metric_rows(ledger, 1)]
     assert rows == [(1, 0.1, 1), (2, 0.2, 1), (3, 0.33, 2)]
 
 
@@ -392,8 +443,8 @@ def test_a_damaged_event_is_recorded_and_passed_over(
     path = tmp_path / "events.jsonl"
     path.write_bytes(line + b"\n" + _line("metric", name="val/a", value=0.5, step=1))
     ingest(ledger, attempt.id, path)
-    assert [row.value for row in reads.metric_rows(ledger, 1)] == [0.5]
-    found = reads.details(ledger, 1)
+    assert [row.value for row in details.metric_rows(ledger, 1)] == [0.5]
+    found = details.run_details(ledger, 1)
     assert "unreadable event" in [event["kind"] for event in found["history"]]
     json.dumps(found, allow_nan=False, ensure_ascii=False).encode()
 
@@ -407,6 +458,6 @@ def test_a_number_that_is_none_is_shown_as_a_word(ledger: Ledger, tmp_path: Path
     shown = {"loss": float("nan"), "norm": float("inf")}
     path.write_bytes(_line("progress", step=3, num_steps=9, shown=shown))
     ingest(ledger, attempt.id, path)
-    (row,) = reads.running(ledger)
+    (row,) = activity.running(ledger)
     assert row.step == 3
     assert (row.progress["loss"], row.progress["norm"]) == ("NaN", "Infinity")

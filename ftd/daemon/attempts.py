@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -16,19 +17,21 @@ from ftd.daemon.evidence import Alive, Blocked, Over, examine
 from ftd.daemon.launch import Launcher
 from ftd.daemon.log import Log
 from ftd.daemon.outcome import told_outcome
+from ftd.daemon.remains import end_remains, holders
 from ftd.daemon.retry import decide
-from ftd.files import seal_json
+from ftd.daemon.waits import Waits
+from ftd.files import read_json, seal_json
 from ftd.layout import Home
-from ftd.ledger import execution, wishes
+from ftd.ledger import execution, storage_waits, wishes
 from ftd.ledger.db import Ledger
 from ftd.ledger.execution import Ending, LiveAttempt
 from ftd.ledger.ingest import ingest
-from ftd.process import age_s, kill_session, open_pidfd, send_signal
+from ftd.process import Identity, age_s, kill_session, open_pidfd, send_signal
 from ftd.protocol import CHECKPOINTS, EVENTS, EXIT_STORAGE, HEARTBEAT, LOG, RESULT, STOP, WORKER
 from ftd.states import Outcome, RunState
 
 GRACE_PER_CHECKPOINT = 3  # the grace is at least this many times the slowest checkpoint
-STORAGE_WAIT_S = 5.0  # after a disk that was full or failing, before the next try
+BLOCKED_SAID_S = 3.0  # a run's lock that is held for so long without a worker is worth a word
 LINGER_S = 30.0  # a worker that sealed its result has this long to exit
 
 
@@ -45,10 +48,11 @@ class Attempts:
         self._log = log
         self._asked_at: dict[int, float] = {}  # attempt id -> when we saw its stop request
         self._sealed_at: dict[int, float] = {}
-        self._blocked: set[int] = set()
+        self._blocked: dict[int, float] = {}  # attempt id -> since when; infinity: it was said
         self._seen_at: dict[int, float] = {}  # attempt id -> when its worker was last alive
         self._troubles: dict[int, set[str]] = {}  # what was said already
         self._pidfds: dict[int, int] = {}
+        self._waits = Waits(ledger, config.retries, log)
         self.num_failed = 0  # runs that came to failed since we started
 
     def follow(self) -> list[LiveAttempt]:
@@ -56,6 +60,7 @@ class Attempts:
 
         Files that cannot be read or written are the trouble of their attempt alone.
         """
+        self._waits.review()
         attempts = execution.live_attempts(self._ledger)
         self._take_in_events(attempts)
         over = set()
@@ -111,21 +116,52 @@ class Attempts:
         match found:
             case Alive():
                 self._watch(attempt, found)
+                if attempt.begun:
+                    self._waits.found(attempt)
                 self._stop_if_wished(attempt, found)
                 return False
             case Blocked():
                 self._close_pidfd(attempt)  # it stays readable, so it would end every sleep
-                if attempt.id not in self._blocked:
-                    self._blocked.add(attempt.id)
-                    self._log.warning(
-                        "a process left behind by the worker holds the run's lock",
-                        run=f"r{attempt.run_id}",
-                        lock=str(self._home.run_lock(attempt.run_id)),
-                    )
+                if not self._end_remains(attempt):
+                    self._say_blocked(attempt)
                 return False
             case Over():
+                self._end_remains(attempt)
                 self._end(attempt, found)
                 return True
+
+    def _end_remains(self, attempt: LiveAttempt) -> int:
+        directory = self._directory(attempt)
+        said = Identity.from_json(read_json(directory / WORKER))
+        number = sum(
+            end_remains(worker, directory)
+            for worker in {said, attempt.identity}
+            if worker is not None
+        )
+        if number:
+            self._log.info("ended what its worker left", run=f"r{attempt.run_id}", processes=number)
+        return number
+
+    def _say_blocked(self, attempt: LiveAttempt) -> None:
+        """Say once who keeps a run from going on, though its worker is gone.
+
+        Not at once: a worker that an earlier daemon just started may be about to say who it is.
+        """
+        if monotonic() - self._blocked.setdefault(attempt.id, monotonic()) < BLOCKED_SAID_S:
+            return
+        lock = self._home.run_lock(attempt.run_id)
+        pids = " and ".join(map(str, holders(lock))) or "(cannot be seen)"
+        why = f"its worker is gone, but process {pids} holds {lock}; it goes on when that ends"
+        with self._ledger.transaction():
+            execution.record(
+                self._ledger,
+                "blocked",
+                run=attempt.run_id,
+                attempt=attempt.number,
+                data={"why": why},
+            )
+        self._blocked[attempt.id] = math.inf
+        self._log.warning("blocked", run=f"r{attempt.run_id}", why=why)
 
     def _examine(self, attempt: LiveAttempt) -> Alive | Over | Blocked:
         lock = self._home.run_lock(attempt.run_id)
@@ -179,13 +215,21 @@ class Attempts:
         status = self._launcher.exit_status(attempt.identity) if attempt.identity else None
         ingest(self._ledger, attempt.id, directory / EVENTS)
         outcome, error = told_outcome(attempt, over, status, directory / LOG)
+        progressed = execution.progressed(self._ledger, attempt.id)
         decision = decide(
             outcome,
             num_failures=attempt.num_failures,
-            progressed=execution.progressed(self._ledger, attempt.id),
+            progressed=progressed,
             retries=self._config.retries,
         )
-        wait_s = STORAGE_WAIT_S if status == EXIT_STORAGE else decision.wait_s
+        wait_s = decision.wait_s
+        if outcome == Outcome.STOPPED and status == EXIT_STORAGE:
+            wait_s = storage_waits.run_wait_s(
+                self._ledger, attempt.run_id, progressed=progressed
+            )
+        missing = over.result.missing if over.result is not None else None
+        if missing is not None:
+            wait_s = self._waits.next_look_s(missing)
         ending = Ending(
             outcome=outcome,
             next_state=decision.state,
@@ -198,7 +242,13 @@ class Attempts:
         )
         state = execution.end_attempt(self._ledger, attempt, ending)
         self._forget(attempt)
-        say = self._log.info if outcome == Outcome.COMPLETED else self._log.warning
+        if missing is not None:
+            self._waits.not_found(missing, attempt)
+            error = None  # that was said when it was looked for first
+        elif attempt.begun or outcome == Outcome.COMPLETED:
+            self._waits.found(attempt)
+        well = outcome == Outcome.COMPLETED or missing is not None
+        say = self._log.info if well else self._log.warning
         say("ended", run=f"r{attempt.run_id}", outcome=outcome, state=state, error=error)
         if state == RunState.FAILED:
             self.num_failed += 1
@@ -224,9 +274,10 @@ class Attempts:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _forget(self, attempt: LiveAttempt) -> None:
-        for seen in (self._seen_at, self._asked_at, self._sealed_at, self._troubles):
+        for seen in (
+            self._seen_at, self._asked_at, self._sealed_at, self._blocked, self._troubles
+        ):  # fmt: skip
             seen.pop(attempt.id, None)
-        self._blocked.discard(attempt.id)
         self._close_pidfd(attempt)
 
     def _close_pidfd(self, attempt: LiveAttempt) -> None:

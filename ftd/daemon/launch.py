@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from ftd.daemon.remains import MARK
 from ftd.process import Identity, identity_of
 from ftd.protocol import LOG, Order
 
@@ -46,7 +47,7 @@ class LocalLauncher:
                 stdout=log,
                 stderr=log,
                 cwd=directory,
-                env=environment(os.environ, order),
+                env=environment(os.environ, order) | {MARK: str(directory)},
                 start_new_session=True,
                 pass_fds=(device_lock,),
             )

@@ -6,6 +6,7 @@ import json
 import logging
 import logging.handlers
 import sys
+from contextlib import suppress
 from typing import Any
 
 from ftd.layout import Home
@@ -40,9 +41,10 @@ class Log:
         self._logger.error(what, exc_info=exc_info, extra={"fields": fields})
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; what a failing disk does not take is lost, the screen had it."""
         for handler in self._logger.handlers:
-            handler.close()
+            with suppress(OSError):
+                handler.close()
 
 
 class _File(logging.handlers.RotatingFileHandler):

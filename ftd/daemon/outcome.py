@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 from ftd.daemon.evidence import Over
 from ftd.ledger.execution import LiveAttempt
 from ftd.process import signal_name
-from ftd.protocol import EXIT_FENCED, EXIT_STORAGE, Result
+from ftd.printable import printable
+from ftd.protocol import CANNOT_WRITE, EXIT_FENCED, EXIT_STORAGE, Result
+from ftd.regular import open_regular
 from ftd.states import Outcome
 
 CRASHES = frozenset(
@@ -33,7 +37,7 @@ def told_outcome(
     if status is None or status == 0:
         return Outcome.LOST, "the worker is gone and left no result"
     if status == EXIT_STORAGE:
-        return Outcome.STOPPED, f"the disk took nothing more, the last checkpoint counts; see {log}"
+        return Outcome.STOPPED, f"{_what_could_not_be_written(log)}; the last checkpoint counts"
     if status == EXIT_FENCED:
         return Outcome.LOST, "another process held the run"
     if -status in CRASHES:
@@ -47,3 +51,13 @@ def _in_its_words(attempt: LiveAttempt, result: Result) -> tuple[Outcome, str | 
     if result.outcome == Outcome.STOPPED and result.why == "time_limit":
         return Outcome.TIMED_OUT, f"over its time limit of {attempt.time_limit_s:g} s"
     return result.outcome, result.error
+
+
+def _what_could_not_be_written(log: Path) -> str:
+    """The worker's words about a disk that failed it, if the log took them."""
+    with suppress(OSError), open_regular(log) as stream:
+        stream.seek(max(os.fstat(stream.fileno()).st_size - 4096, 0))
+        for line in reversed(stream.read(4096).decode(errors="replace").splitlines()):
+            if line.startswith(CANNOT_WRITE):
+                return printable(line)
+    return "the disk took nothing more"

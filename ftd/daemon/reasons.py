@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ftd.ledger.reads import DeviceRow, WaitingRow
+from ftd.ledger.data_waits import is_wait
+from ftd.ledger.rows import DeviceRow, WaitingRow
 from ftd.states import RunState
 
 
@@ -18,7 +19,7 @@ def reason(
 ) -> str:
     """Why the queued or held run `row` does not execute at `now` (UTC seconds).
 
-    `short_of_space` is what :func:`ftd.diskspace.shortage` says of the home.
+    `short_of_space` is why the disk lets nothing start.
     """
     if row.state == RunState.HELD:
         why = f": {row.held_why}" if row.held_why else ""
@@ -31,8 +32,13 @@ def reason(
         return "not yet pulled from the queue"
     if short_of_space is not None:
         return short_of_space
-    if row.not_before is not None and row.not_before > now:
-        return f"tries again in {row.not_before - now:.0f} s"
+    later_s = max((row.not_before or 0.0) - now, 0.0)
+    if is_wait(row.error):
+        again = f"in {later_s:.0f} s" if later_s else "next"
+        return f"waits for {row.error}; looks again {again}"
+    if later_s:
+        why = f" after: {row.error}" if row.error else ""
+        return f"tries again in {later_s:.0f} s{why}"
     return _resources([device for device in devices if device.kind == row.device_kind], row)
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ftd.config import Retries
+from ftd.ledger import storage_waits
 from ftd.states import Outcome, RunState
+
+DATA_WAIT_S = 5.0  # what is mounted at boot, or mounted again, is mostly there within seconds
+DATA_WAIT_MAX_S = 300.0  # a look is cheap, but a night of them should not fill the history
 
 
 @dataclass(frozen=True)
@@ -36,3 +40,13 @@ def decide(outcome: Outcome, *, num_failures: int, progressed: bool, retries: Re
         0.0 if doublings < 0 else min(retries.backoff_s * 2.0**doublings, retries.backoff_max_s)
     )
     return Decision(RunState.QUEUED, wait_s, failures)
+
+
+def data_wait_s(looks: int) -> float:
+    """Seconds from the last of `looks` in vain, one after the other, for data to the next."""
+    return float(min(DATA_WAIT_S * 2 ** min(looks - 1, 30), DATA_WAIT_MAX_S))
+
+
+def longest_wait_s(retries: Retries) -> float:
+    """No run is made to wait longer, whatever it waits for; more means a clock that was set."""
+    return max(retries.backoff_max_s, DATA_WAIT_MAX_S, storage_waits.LONGEST_WAIT_S)

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+from contextlib import suppress
 
 from ftd import faults
 from ftd.clock import now
@@ -18,19 +19,22 @@ from ftd.daemon.launch import LocalLauncher
 from ftd.daemon.log import Log
 from ftd.daemon.queue import Queue
 from ftd.daemon.scheduler import assignments
-from ftd.diskspace import shortage
+from ftd.daemon.unknown import set_aside_unknown
+from ftd.diskspace import is_storage_trouble, shortage
 from ftd.files import make_folder, seal_json
 from ftd.layout import Home
-from ftd.ledger import execution, inventory, reads, wishes
+from ftd.ledger import execution, inventory, storage_waits, wishes
 from ftd.ledger.db import Ledger, PassingTrouble, open_ledger, opened, upgrade
 from ftd.ledger.execution import Ending, LiveAttempt
 from ftd.ledger.health import require_intact
-from ftd.protocol import ORDER, Order
+from ftd.ledger.rows import DeviceRow
+from ftd.protocol import EXIT_STORAGE, ORDER, Order
 from ftd.states import Outcome, RunState
 
 IDLE_S = 10.0  # between two looks when nothing runs or waits; a wake-up comes at once anyway
 WAITING_S = 3.0  # when runs wait for a device that somebody else uses
 TROUBLE_S = 2.0
+UNKNOWN_S = 60.0  # a worker that the ledger does not know may have hours to go
 
 
 def serve(home: Home, *, until_idle: bool, json_log: bool) -> int:
@@ -51,7 +55,8 @@ def serve(home: Home, *, until_idle: bool, json_log: bool) -> int:
             return _Service(home, config, ledger, log).run(until_idle=until_idle)
     finally:
         log.close()
-        home.daemon_identity.unlink(missing_ok=True)
+        with suppress(OSError):  # it says nothing once its process is gone
+            home.daemon_identity.unlink()
         os.close(lock)
 
 
@@ -70,10 +75,10 @@ class _Service:
         self._queue = Queue(ledger, admit=self._admit)
         self._launcher = LocalLauncher()
         self._attempts = Attempts(home, ledger, config, self._launcher, log)
-        known = {d.id: d.name for d in reads.devices(ledger) if d.kind == "gpu"}
+        known = {d.id: d.name for d in inventory.devices(ledger) if d.kind == "gpu"}
         self._devices = Devices(config, known)
         self._backup = NightlyBackup(home, config.ledger, log)
-        self._shortage: str | None = None
+        self._pause: str | None = None  # why nothing starts
         self._trouble: str | None = None
         self._leaving = False
 
@@ -90,12 +95,12 @@ class _Service:
         try:
             self._attempts.adopt()
             while not self._leaving:
-                pause_s = self._tick_safely()
-                if until_idle and self._idle():
+                pause_s = self._tick_safely(until_idle=until_idle)
+                if pause_s is None:
                     self._log.info("idle", failed=self._attempts.num_failed)
                     return 1 if self._attempts.num_failed else 0
                 self._sleep(pause_s, fifo, bell.fileno())
-            self._say_goodbye()
+            self._log.info("leaving; workers go on and will be adopted")
             return 0
         finally:
             signal.set_wakeup_fd(-1)
@@ -106,10 +111,14 @@ class _Service:
     def _leave(self, *_: object) -> None:
         self._leaving = True
 
-    def _tick_safely(self) -> float:
-        """One tick; seconds to sleep.  A ledger or disk that refuses for now is waited for."""
+    def _tick_safely(self, *, until_idle: bool) -> float | None:
+        """One tick; seconds to sleep, None to leave because nothing is left to do.
+
+        A ledger or disk that refuses for now is waited for.
+        """
         try:
             pause_s = self._tick()
+            done = until_idle and self._idle()
         except (PassingTrouble, OSError) as error:
             if str(error) != self._trouble:
                 self._log.error("the ledger or the system refuses; trying again", error=str(error))
@@ -118,7 +127,7 @@ class _Service:
         if self._trouble is not None:
             self._log.info("going on", after=self._trouble)
             self._trouble = None
-        return pause_s
+        return None if done else pause_s
 
     def _tick(self) -> float:
         while self._queue.pull():
@@ -126,7 +135,7 @@ class _Service:
         live = self._attempts.follow()
         devices = self._look(live)
         started = 0
-        if not self._short_of_space():
+        if not self._paused():
             for run_id, device in assignments(self._ledger, devices, now()):
                 started += self._start(run_id, device)
         if started:
@@ -137,15 +146,15 @@ class _Service:
             return self._config.daemon.tick_s
         return WAITING_S if execution.num_hopeful(self._ledger, ["gpu", "cpu"]) else IDLE_S
 
-    def _short_of_space(self) -> bool:
-        """Whether nothing may start for want of room; says so when that changes."""
-        short = shortage(self._home.root)
-        if short is not None and self._shortage is None:
-            self._log.warning("nothing starts for now", why=short)
-        elif short is None and self._shortage is not None:
-            self._log.info("there is room again")
-        self._shortage = short
-        return short is not None
+    def _paused(self) -> bool:
+        """Whether nothing may start for the disk's sake; says so when that changes."""
+        why = shortage(self._home.root) or storage_waits.pause(self._ledger, now())
+        if why is not None and self._pause is None:
+            self._log.warning("nothing starts for now", why=why)
+        elif why is None and self._pause is not None:
+            self._log.info("runs start again")
+        self._pause = why
+        return why is not None
 
     def _look(self, live: list[LiveAttempt], *, refresh: bool = False) -> list[Seen]:
         leases = {a.device: a.identity.pid if a.identity else None for a in live}
@@ -161,7 +170,7 @@ class _Service:
         if lock is None:
             return False
         try:
-            there = self._home.newest_attempt(run_id)
+            there = max(self._home.attempts(run_id), default=0)
             attempt = execution.start_attempt(self._ledger, run_id, device, after=there)
             if attempt is None:
                 return False
@@ -169,13 +178,20 @@ class _Service:
             try:
                 self._launch(attempt, lock)
             except OSError as error:
-                self._call_off(attempt, f"cannot start a worker ({error})")
+                self._give_up(attempt, error)
                 raise
         finally:
             os.close(lock)  # the worker holds it now
         return True
 
     def _launch(self, attempt: LiveAttempt, lock: int) -> None:
+        unknown = set_aside_unknown(self._home, self._ledger, attempt)
+        if unknown is None:
+            why = "a worker that the ledger does not know holds the run"
+            self._call_off(attempt, why, wait_s=UNKNOWN_S)
+            return
+        for folder in unknown:
+            self._log.warning("set aside: the ledger does not know it", folder=str(folder))
         directory = self._home.attempt(attempt.run_id, attempt.number)
         make_folder(directory)
         order = self._order(attempt)
@@ -205,17 +221,35 @@ class _Service:
         # Our own lock shows as somebody's: only foreign use counts here.
         return device is not None and not device.in_use
 
-    def _call_off(self, attempt: LiveAttempt, why: str) -> None:
+    def _call_off(self, attempt: LiveAttempt, why: str, wait_s: float = TROUBLE_S) -> None:
         ending = Ending(
             Outcome.LOST,
             RunState.QUEUED,
             None,
             error=why,
-            not_before=now() + TROUBLE_S,
+            not_before=now() + wait_s,
             num_failures=attempt.num_failures,
         )
         execution.end_attempt(self._ledger, attempt, ending)
         self._log.warning("called off", run=f"r{attempt.run_id}", why=why)
+
+    def _give_up(self, attempt: LiveAttempt, error: OSError) -> None:
+        """End an attempt for which the system let us start no worker."""
+        why = f"cannot start a worker ({error})"
+        if not is_storage_trouble(error):
+            self._call_off(attempt, why)
+            return
+        wait_s = storage_waits.run_wait_s(self._ledger, attempt.run_id, progressed=False)
+        ending = Ending(
+            Outcome.STOPPED,
+            RunState.QUEUED,
+            None,
+            error=why,
+            exit_status=EXIT_STORAGE,  # as a worker that finds the disk so
+            not_before=now() + wait_s,
+            num_failures=attempt.num_failures,
+        )
+        execution.end_attempt(self._ledger, attempt, ending)
 
     def _order(self, attempt: LiveAttempt) -> Order:
         fields = execution.order_fields(self._ledger, attempt.run_id)
@@ -248,13 +282,9 @@ class _Service:
         wake.drain(fifo)
         wake.drain(bell)
 
-    def _say_goodbye(self) -> None:
-        live = execution.live_attempts(self._ledger)
-        self._log.info("leaving; workers go on and will be adopted", running=len(live))
 
-
-def _row(device: Seen) -> reads.DeviceRow:
-    return reads.DeviceRow(
+def _row(device: Seen) -> DeviceRow:
+    return DeviceRow(
         id=device.id,
         kind=device.kind,
         name=device.name,

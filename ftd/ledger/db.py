@@ -11,7 +11,7 @@ import shlex
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -145,10 +145,7 @@ def opened(home: Home, *, create: bool = False) -> Iterator[Ledger]:
     try:
         yield ledger
     except PassingTrouble as error:
-        raise LedgerError(
-            f"{home.ledger} cannot be used for now ({error}). Is there room on its disk, and may "
-            "you write there? Then try again"
-        ) from error
+        raise _refused(home.ledger, error) from error
     except peewee.DatabaseError as error:
         if type(error) is not peewee.DatabaseError:  # a broken constraint: our own mistake
             raise
@@ -171,6 +168,8 @@ def upgrade(home: Home) -> list[str]:
                 return []
             backup(home, f"before-schema-{SCHEMA_VERSION}")
             return _migrate(db)
+        except (PassingTrouble, sqlite3.OperationalError) as error:
+            raise _refused(home.ledger, error) from error
         finally:
             db.close()
 
@@ -228,29 +227,43 @@ def _recognise(path: Path) -> None:
 
 
 def _connect(path: Path) -> SqliteDatabase:
+    durably = {
+        "journal_mode": "wal",
+        "synchronous": "full",
+        "foreign_keys": 1,
+        "busy_timeout": BUSY_TIMEOUT_S * 1000,
+    }
     # IMMEDIATE: a transaction that reads and then writes would otherwise fail at once under
     # contention, whatever the timeout.
     db = SqliteDatabase(
-        str(path),
-        pragmas={
-            "journal_mode": "wal",
-            "synchronous": "full",
-            "foreign_keys": 1,
-            "busy_timeout": BUSY_TIMEOUT_S * 1000,
-        },
+        f"{path.absolute().as_uri()}{'?immutable=1' if _at_rest(path) else ''}",
+        uri=True,
+        pragmas={} if _at_rest(path) else durably,
         timeout=BUSY_TIMEOUT_S,
         lock_type="IMMEDIATE",
     )
     try:
         db.connect()
+    except PassingTrouble as error:
+        raise _refused(path, error) from error
     except peewee.DatabaseError as error:
         raise damaged(path, error) from error
     return db
 
 
+def _at_rest(path: Path) -> bool:
+    """Whether nobody can write to a ledger, which then needs none of the files for that to be read.
+
+    One with a WAL is not whole without it.
+    """
+    read_only = os.statvfs(path.parent).f_flag & os.ST_RDONLY
+    return bool(read_only) and not path.with_name(f"{path.name}-wal").exists()
+
+
 def _check(ledger: Ledger, home: Home) -> None:
     pragma = ledger.db.pragma
-    if pragma("journal_mode") != "wal" or pragma("synchronous") != 2 or pragma("foreign_keys") != 1:
+    durable = (pragma("journal_mode"), pragma("synchronous"), pragma("foreign_keys"))
+    if durable != ("wal", 2, 1) and not _at_rest(home.ledger):
         raise LedgerError(
             f"{home.ledger} cannot be opened durably (WAL, synchronous=FULL); "
             "is the home on a local disk that you may write to?"
@@ -271,11 +284,21 @@ def _check(ledger: Ledger, home: Home) -> None:
 def _version(db: SqliteDatabase, path: Path) -> int:
     try:
         version = int(db.pragma("user_version"))
+    except PassingTrouble as error:
+        raise _refused(path, error) from error
     except peewee.DatabaseError as error:
         raise damaged(path, error) from error
     if version < 1:
         raise damaged(path, "it is no ledger of ftd's")
     return version
+
+
+def _refused(path: Path, error: Exception) -> LedgerError:
+    """The error that says why a ledger, though undamaged, cannot be used now."""
+    return LedgerError(
+        f"{path} cannot be used for now ({error}). Is there room on its disk, and may you write "
+        "there? Then try again"
+    )
 
 
 def damaged(path: Path, error: Exception | str) -> LedgerError:
@@ -309,17 +332,32 @@ def _create(home: Home) -> None:
         if home.ledger.exists():
             return
         aside = home.root / ".ledger.new"
-        for leftover in home.root.glob(".ledger.new*"):
-            leftover.unlink()
-        db = _connect(aside)
-        _migrate(db)
-        db.close()  # the last connection folds the WAL into the file
-        os.chmod(aside, 0o600)
-        fsync_file(aside)
+        _drop(aside)  # somebody was killed at it
+        try:
+            db = _connect(aside)
+            try:
+                _migrate(db)
+            finally:
+                db.close()  # the last connection folds the WAL into the file
+            os.chmod(aside, 0o600)
+            fsync_file(aside)
+        except PassingTrouble as error:
+            _drop(aside)
+            raise _refused(home.ledger, error) from error
+        except BaseException:
+            _drop(aside)
+            raise
         faults.point("create.migrated")
         os.rename(aside, home.ledger)
         faults.point("create.renamed")
         fsync_folder(home.root)
+
+
+def _drop(unfinished: Path) -> None:
+    """Remove a ledger that nobody has used yet, with what SQLite put beside it."""
+    for path in unfinished.parent.glob(f"{unfinished.name}*"):
+        with suppress(OSError):
+            path.unlink()
 
 
 def _migrate(db: SqliteDatabase) -> list[str]:

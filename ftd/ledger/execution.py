@@ -15,6 +15,7 @@ from peewee import fn
 
 from ftd import faults
 from ftd.clock import now
+from ftd.ledger import data_waits
 from ftd.ledger.db import Ledger
 from ftd.ledger.models import (
     Artifact,
@@ -30,7 +31,7 @@ from ftd.ledger.models import (
 )
 from ftd.ledger.wishes import settle
 from ftd.process import Identity
-from ftd.protocol import Result
+from ftd.protocol import WAITS_FOR_DATA, Result
 from ftd.states import Outcome, RunState, Wish
 
 
@@ -51,6 +52,7 @@ class LiveAttempt:
     spent_s: float  # what earlier attempts took, since one of them last ran out of time
     num_failures: int
     events_offset: int
+    begun: bool  # its job says what it computes with, so its inputs were there
     wanted: bool  # a membership still wishes the run to run
     held: bool  # none wishes it to run, but one holds it
 
@@ -72,7 +74,8 @@ class Ending:
 def eligible_runs(ledger: Ledger, device_kind: str, at: float, limit: int) -> list[int]:
     """Queued runs that could start at time `at`, by priority and age, at most `limit`.
 
-    Wanted by an admitted experiment, past their back-off, and with all they need done.
+    Wanted by an admitted experiment, past their wait, and with all they need done.  Of those that
+    wait for the same data it is one at a time: it looks for the others too.
     """
     wanting = (
         Membership.select(Membership.id)
@@ -90,18 +93,39 @@ def eligible_runs(ledger: Ledger, device_kind: str, at: float, limit: int) -> li
         .where(Dependency.run == Run.id, needed.state != RunState.DONE)
     )
     query = (
-        Run.select(Run.id)
+        Run.select(Run.id, Run.error)
         .where(
             Run.state == RunState.QUEUED,
             Run.device_kind == device_kind,
             Run.not_before.is_null() | (Run.not_before <= at),
+            data_waits.not_looked_for(),
             fn.EXISTS(wanting),
             ~fn.EXISTS(unmet),
         )
         .order_by(Run.priority.desc(), Run.id)
         .limit(limit)
     )
-    return ledger.values(query)
+    chosen: list[int] = []
+    looked_for: set[str] = set()
+    for row in ledger.rows(query):
+        if row["error"] not in looked_for:
+            chosen.append(row["id"])
+            if data_waits.is_wait(row["error"]):
+                looked_for.add(row["error"])
+    return chosen
+
+
+def end_long_waits(ledger: Ledger, at: float, longest_s: float) -> int:
+    """End waits that last more than `longest_s` from `at`: the clock was set back since.
+
+    The number of runs that do not wait any longer.
+    """
+    with ledger.transaction():
+        return ledger.write(
+            Run.update(not_before=None).where(
+                Run.state.in_((RunState.QUEUED, RunState.HELD)), Run.not_before > at + longest_s
+            )
+        )
 
 
 def num_hopeful(ledger: Ledger, device_kinds: Sequence[str]) -> int:
@@ -165,6 +189,11 @@ def start_attempt(
         return next(live for live in live_attempts(ledger) if live.id == attempt)
 
 
+def attempt_numbers(ledger: Ledger, run_id: int) -> set[int]:
+    """The numbers of all attempts of a run."""
+    return set(ledger.values(Attempt.select(Attempt.number).where(Attempt.run == run_id)))
+
+
 def record_spawn(ledger: Ledger, worker_id: int, identity: Identity) -> None:
     """Remember which process a worker is."""
     with ledger.transaction():
@@ -192,8 +221,9 @@ def live_attempts(ledger: Ledger) -> list[LiveAttempt]:
     last_late = late.select(fn.COALESCE(fn.MAX(late.number), 0)).where(
         late.run == Attempt.run, late.outcome == Outcome.TIMED_OUT
     )
+    waited = fn.COALESCE(earlier.stop_why, "") == WAITS_FOR_DATA  # counts for no time limit
     spent_s = earlier.select(fn.TOTAL(earlier.ended_at - earlier.started_at)).where(
-        earlier.run == Attempt.run, earlier.number > last_late
+        earlier.run == Attempt.run, earlier.number > last_late, ~waited
     )
     query = (
         Attempt.select(
@@ -209,6 +239,7 @@ def live_attempts(ledger: Ledger) -> list[LiveAttempt]:
             Worker.start_ticks,
             Lease.device,
             Attempt.events_offset,
+            (Attempt.fingerprint.is_null(False) | (Attempt.step > 0)).alias("begun"),
             Run.time_limit_s,
             spent_s.alias("spent_s"),
             Run.num_failures,
@@ -235,6 +266,7 @@ def live_attempts(ledger: Ledger) -> list[LiveAttempt]:
             spent_s=row["spent_s"],
             num_failures=row["num_failures"],
             events_offset=row["events_offset"],
+            begun=bool(row["begun"]),
             wanted=row["wanting"] > 0,
             held=row["holding"] > 0,
         )
@@ -248,6 +280,7 @@ def end_attempt(ledger: Ledger, attempt: LiveAttempt, ending: Ending) -> RunStat
     Ending it twice changes nothing (the second finds no live attempt).
     """
     result = ending.result
+    missing = None if result is None else result.missing
     with ledger.transaction():
         ended = ledger.write(
             Attempt.update(
@@ -270,10 +303,12 @@ def end_attempt(ledger: Ledger, attempt: LiveAttempt, ending: Ending) -> RunStat
                     state=ending.next_state,
                     not_before=ending.not_before,
                     num_failures=ending.num_failures,
-                    error=ending.error,
+                    error=ending.error if missing is None else data_waits.words(missing),
                     ended_at=now() if final else None,
                 ).where(Run.id == attempt.run_id)
             )
+            if missing is not None and ending.not_before is not None:
+                _wait_for_data(ledger, attempt, missing, ending.not_before)
             if result is not None and ending.outcome == Outcome.COMPLETED:
                 _keep_result(ledger, attempt, result)
             # a cancelled or held wish may have come while it ran
@@ -358,6 +393,15 @@ def quick_failures(ledger: Ledger, run_id: int, last: int, quick_s: float) -> Se
         ):
             tripped.append(experiment)
     return tripped
+
+
+def _wait_for_data(ledger: Ledger, attempt: LiveAttempt, missing: str, not_before: float) -> None:
+    ledger.write(
+        Attempt.update(stop_why=WAITS_FOR_DATA).where(
+            Attempt.id == attempt.id, Attempt.stop_why.is_null()
+        )
+    )
+    data_waits.wait_for(ledger, missing, not_before)
 
 
 def _keep_result(ledger: Ledger, attempt: LiveAttempt, result: Result) -> None:

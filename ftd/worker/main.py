@@ -6,20 +6,23 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from ftd import catalog, faults
-from ftd.diskspace import is_storage_trouble
+from ftd.diskspace import is_storage_trouble, shortage
 from ftd.environment import environment
-from ftd.errors import DataError, InputError, StorageError
+from ftd.errors import DataNotThere, InputError, StorageError
 from ftd.files import read_json, seal_json, try_lock
 from ftd.gpus import NvmlUnavailable, read_gpus, strangers
-from ftd.inputs import fingerprint
+from ftd.inputs import require_there, verify
 from ftd.job import Completed, Input, Stopped
 from ftd.printable import printable
 from ftd.process import own_identity
 from ftd.protocol import (
+    CANNOT_WRITE,
     EXIT_FENCED,
     EXIT_STOPPED,
     EXIT_STORAGE,
@@ -27,6 +30,7 @@ from ftd.protocol import (
     ORDER,
     RESULT,
     REVOKED,
+    WAITS_FOR_DATA,
     WORKER,
     Order,
     Result,
@@ -38,8 +42,19 @@ from ftd.worker.context import AttemptContext
 def main(directory: Path) -> int:
     """Execute the attempt ordered in `directory`; the process's exit status.
 
-    That of :func:`attempt`, 3 when fenced off before the first write, 2 when the order is damaged.
+    That of :func:`attempt`, 3 when fenced off before the first write, 2 when the order is damaged,
+    74 when the disk would not take what had to be written (the last checkpoint counts).
     """
+    try:
+        return _begin(directory)
+    except (StorageError, OSError) as error:
+        if not is_storage_trouble(error) and not isinstance(error, StorageError):
+            raise
+        _say(f"{CANNOT_WRITE}{error}")
+        return EXIT_STORAGE
+
+
+def _begin(directory: Path) -> int:
     try:
         order = Order.from_json(read_json(directory / ORDER) or {})
     except ValueError as error:
@@ -49,28 +64,33 @@ def main(directory: Path) -> int:
     lock = try_lock(directory.parent.parent / "lock")  # held until this process dies
     if lock is None or (directory / REVOKED).exists() or (directory / RESULT).exists():
         return EXIT_FENCED
+    os.register_at_fork(after_in_child=partial(_become_helper, lock))
     faults.point("worker.locked")
     return attempt(directory, order)
+
+
+def _become_helper(lock: int) -> None:
+    """In a process that a job forked: it is no worker.
+
+    It must not hold the run's lock when it outlives us, and a SIGTERM ends it: libraries end their
+    helpers so, and wait for it.
+    """
+    os.close(lock)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def attempt(directory: Path, order: Order) -> int:
     """Execute `order`, the run's lock being held; the process's exit status.
 
-    0 when a result was sealed, 75 when asked to leave, 74 when the disk would not take what had to
-    be written (the last checkpoint counts).
+    0 when a result was sealed, 75 when asked to leave.  Raises StorageError or OSError when the
+    disk would not take what had to be written.
     """
     seal_json(directory / WORKER, own_identity().as_json())
     (directory / HEARTBEAT).touch()
 
     context = AttemptContext(directory, order)
     signal.signal(signal.SIGTERM, lambda *_: context.signalled())
-    try:
-        return _conclude(directory, _execute(order, context), context)
-    except (StorageError, OSError) as error:
-        if not is_storage_trouble(error) and not isinstance(error, StorageError):
-            raise
-        _say(f"cannot write: {error}")
-        return EXIT_STORAGE
+    return _conclude(directory, _execute(directory, order, context), context)
 
 
 def _conclude(directory: Path, result: Result, context: AttemptContext) -> int:
@@ -87,22 +107,48 @@ def _conclude(directory: Path, result: Result, context: AttemptContext) -> int:
     return EXIT_STOPPED if result.outcome == Outcome.STOPPED else 0
 
 
-def _execute(order: Order, context: AttemptContext) -> Result:
+def _execute(directory: Path, order: Order, context: AttemptContext) -> Result:
     """Run the job; whatever it raises becomes an outcome (the traceback goes to the log)."""
     try:
         return _completed(_run(order, context))
     except Stopped as stop:
         return Result(Outcome.STOPPED, why=str(stop))
-    except InputError as error:
-        _say(f"refused: {error}")
-        return Result(Outcome.REFUSED, error=printable(str(error)))
     except Exception as error:  # a job may raise anything; the attempt must still end well
-        if is_storage_trouble(error):
+        missing = _missing_input(order, error)
+        if missing is not None:
+            _say(f"its data is not there: {missing} [{_one_line(error)}]")
+            return Result(
+                Outcome.STOPPED,
+                why=WAITS_FOR_DATA,
+                missing=missing.source,
+                error=printable(str(missing)),
+            )
+        if isinstance(error, InputError):
+            _say(f"refused: {error}")
+            return Result(Outcome.REFUSED, error=printable(str(error)))
+        memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        # Without room an error is its consequence, whatever a library makes of it.
+        if is_storage_trouble(error) or (not memory and shortage(directory) is not None):
             raise StorageError(_one_line(error)) from error
         _say(traceback.format_exc())
-        memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
         outcome = Outcome.OUT_OF_MEMORY if memory else Outcome.FAILED
         return Result(outcome, error=_one_line(error))
+
+
+def _missing_input(order: Order, error: Exception) -> DataNotThere | None:
+    """The input that is not there, if that explains an `error`; whatever the job made of it.
+
+    A job whose images go away may find no class folders, or a file that ends too early.
+    """
+    inputs = [(_source(planned), planned["fingerprint"]) for planned in order.inputs.values()]
+    if isinstance(error, DataNotThere) and error.source in {source.where for source, _ in inputs}:
+        return error
+    for source, planned in inputs:
+        try:
+            require_there(source, planned)
+        except DataNotThere as missing:
+            return missing
+    return None
 
 
 def _completed(completed: Completed) -> Result:
@@ -127,13 +173,12 @@ def _run(order: Order, context: AttemptContext) -> Completed:
     if order.device_kind == "gpu":
         _check_alone(order.device_id)
     for name, planned in order.inputs.items():
-        found = fingerprint(Input(planned["kind"], planned["where"]))  # type: ignore[arg-type]
-        if found != planned["fingerprint"]:
-            raise DataError(
-                f"{name} ({planned['where']}) changed since the run was planned",
-                fix="Restore it, or enqueue the spec again to run on what is there now",
-            )
+        verify(name, _source(planned), planned["fingerprint"])
     return job.run(job.Params.model_validate(order.params), context)
+
+
+def _source(planned: Mapping[str, str]) -> Input:
+    return Input(planned["kind"], planned["where"])  # type: ignore[arg-type]
 
 
 def _check_alone(uuid: str) -> None:

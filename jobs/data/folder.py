@@ -85,7 +85,12 @@ def _subfolders(folder: Path) -> list[str]:
 def _images(folder: Path) -> list[str]:
     return [
         os.path.join(parent, name)
-        for parent, _, names in os.walk(folder)
+        for parent, _, names in os.walk(folder, onerror=_fail)
         for name in names
         if name.lower().endswith(SUFFIXES) and not name.startswith(".")
     ]
+
+
+def _fail(error: OSError) -> None:
+    """Without this, a folder that cannot be read would be listed as an empty one."""
+    raise error

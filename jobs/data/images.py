@@ -20,7 +20,8 @@ import numpy.typing as npt
 import PIL
 from PIL import Image, UnidentifiedImageError
 
-from ftd.errors import DataError
+from ftd.errors import DataError, DataNotThere
+from ftd.inputs import UNREACHABLE
 from ftd.store import Store
 from jobs.data.keyed import Bits
 from jobs.data.listing import Listing
@@ -74,7 +75,8 @@ def decoded(
     """The images of `listing` as squares of `size` pixels, from `store` or decoded into it.
 
     `fingerprint` is that of the dataset's input; `progress(done, total)` is called after each
-    shard and may raise to leave.  Raises DataError naming the first image that cannot be read.
+    shard and may raise to leave.  Raises DataError naming the first image that cannot be read,
+    DataNotThere when the server they are on went away.
     """
     shard_size = max(SHARD, -(-len(listing) // MAX_SHARDS))
     whole = {
@@ -121,6 +123,12 @@ def _shard(
             content = listing.content(index)
             image = square(listing.image(content), size, interpolation)
         except UNREADABLE as error:
+            if isinstance(error, OSError) and error.errno in UNREACHABLE:
+                raise DataNotThere(
+                    f"cannot read image {listing.ids[index]} in {listing.where} ({error})",
+                    source=listing.where,
+                    fix="Check that it is mounted",
+                ) from error
             unknown = isinstance(error, UnidentifiedImageError)  # its text tells of a buffer
             reason = "no known kind of image" if unknown else error
             raise DataError(
@@ -131,14 +139,13 @@ def _shard(
         return image, hashlib.sha256(content).digest()
 
     def write_images(path: Path) -> None:
-        array = np.lib.format.open_memmap(
-            path, mode="w+", dtype=np.uint8, shape=(len(indices), size, size, 3)
-        )
-        with ThreadPoolExecutor(threads) as pool:
+        # Written, not mapped: a disk that fills up under a mapped file kills the process.
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(indices), size, size, 3)}
+        with path.open("wb") as stream, ThreadPoolExecutor(threads) as pool:
+            np.lib.format.write_array_header_1_0(stream, header)
             for row, (image, digest) in enumerate(pool.map(decode, indices)):
-                array[row] = image
+                stream.write(image.tobytes())
                 contents[row] = np.frombuffer(digest, np.uint8)
-        array.flush()
 
     def write_contents(path: Path) -> None:
         np.save(path, contents)
