@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check storm bench clean
+.PHONY: demo test check storm controls bench clean
 
 demo: .venv/demo  ## the main job on real images, from enqueue to summary
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
@@ -21,6 +21,9 @@ SEED ?= 1
 KILLS ?= 200
 storm: .venv/dev  ## random kills by the hundred; the last line is the verdict
 	$(BIN)/python -m tests.storm --seed $(SEED) --kills $(KILLS)
+
+controls: .venv/dev  ## takes every mechanism out once; its test has to fail
+	$(BIN)/python -m tests.controls
 
 bench: .venv/dev  ## the figures of docs/benchmarks.md
 	$(BIN)/python -m benchmarks

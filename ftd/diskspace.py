@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
 
 RESERVE_BYTES = 256 << 20
 RESERVE_SHARE = 0.05  # of a filesystem so small that the reserve would be most of it
 TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+# Libraries that do not pass the number on: safetensors only quotes it, numpy and torch say what
+# they were doing.
+WORDS_OF_TROUBLE = re.compile(
+    "|".join(
+        (
+            rf"\(os error ({'|'.join(str(number) for number in sorted(TROUBLE))})\)",
+            r"^\d+ requested and \d+ written$",
+            r"inline_container\.cc:\d+\] \. (unexpected pos|.*file write failed)",
+        )
+    )
+)
 
 
 def shortage(folder: Path) -> str | None:
@@ -18,12 +30,12 @@ def shortage(folder: Path) -> str | None:
     reserve = min(RESERVE_BYTES, int(RESERVE_SHARE * found.f_blocks * found.f_frsize))
     if free >= reserve:
         return None
-    return f"only {free >> 20} MiB are free in {folder}; runs start again from {reserve >> 20} MiB"
+    mib = [f"{size / (1 << 20):.3g}" for size in (free, reserve)]
+    return f"only {mib[0]} MiB are free in {folder}; runs start again from {mib[1]} MiB"
 
 
 def is_storage_trouble(error: BaseException) -> bool:
     """Whether an error means a disk that is full, failing or read-only."""
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno is not None:
         return error.errno in TROUBLE
-    # Libraries written in Rust (safetensors) have errors of their own that only quote the number.
-    return any(f"(os error {number})" in str(error) for number in TROUBLE)
+    return WORDS_OF_TROUBLE.search(str(error)) is not None

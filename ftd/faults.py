@@ -41,8 +41,12 @@ WORKER = (
     "seal.written:result.json",  # aside, without its name
     "seal.renamed:result.json",
 )
+RESTORE = (  # in an attempt that is not the run's first
+    "restore.found",  # the checkpoint is read and verified, nobody knows yet
+    "restore.told",  # the step it goes on from is in the events
+)
 CREATION = ("create.migrated", "create.renamed")
-POINTS = (*ENQUEUE, *DAEMON, *ADOPTION, *WORKER, *CREATION)
+POINTS = (*ENQUEUE, *DAEMON, *ADOPTION, *WORKER, *RESTORE, *CREATION)
 
 
 class Trap:

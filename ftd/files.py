@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -142,10 +143,24 @@ def sealed_folder(folder: Path) -> dict[str, Any] | None:
     return manifest
 
 
+def set_aside(path: Path, why: str) -> Path:
+    """Rename `path` so that nobody takes it for what it was; nothing is dropped.  Its new name."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    aside = path.with_name(f".{why}-{path.name}-{stamp}-{os.getpid()}")
+    os.rename(path, aside)
+    return aside
+
+
 class Stream:
-    """An append-only file of JSON lines; `offset` is the number of bytes written so far."""
+    """An append-only file of JSON lines; `offset` is the number of bytes written so far.
+
+    After a write or an fsync that failed nothing more is taken: half a line may be there, and the
+    kernel may have dropped what it could not write, so that a later fsync would succeed falsely.
+    """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
+        self._failure: tuple[int, str] | None = None
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.offset = os.fstat(self._descriptor).st_size
         fsync_folder(path.parent)  # lines are as durable as the stream's name
@@ -155,18 +170,31 @@ class Stream:
         data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
         if len(data) > MAX_LINE_BYTES:
             raise ValueError(f"an event of {len(data):,} bytes; {MAX_LINE_BYTES:,} is the limit")
-        if faults.springs("event.torn"):
-            os.write(self._descriptor, data[: len(data) // 2])
-            faults.die()
-        while data:
-            written = os.write(self._descriptor, data)
-            self.offset += written
-            data = data[written:]
+        with self._intact():
+            if faults.springs("event.torn"):
+                os.write(self._descriptor, data[: len(data) // 2])
+                faults.die()
+            while data:
+                written = os.write(self._descriptor, data)
+                self.offset += written
+                data = data[written:]
 
     def sync(self) -> int:
         """Make everything appended so far durable; returns the offset it reaches."""
-        os.fsync(self._descriptor)
+        with self._intact():
+            os.fsync(self._descriptor)
         return self.offset
+
+    @contextmanager
+    def _intact(self) -> Iterator[None]:
+        """A block that works on the file, unless an earlier one failed.  Raises OSError."""
+        if self._failure is None:
+            try:
+                yield
+            except OSError as error:
+                self._failure = error.errno or 0, error.strerror or str(error)
+        if self._failure is not None:
+            raise OSError(*self._failure, str(self._path))
 
     def close(self) -> None:
         """Close the file; appending afterwards is an error."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ftd.files import MANIFEST, locked, read_json, seal_folder
+from ftd.files import MANIFEST, locked, read_json, seal_folder, set_aside
 
 Writers = Mapping[str, Callable[[Path], None]]
 
@@ -40,7 +40,8 @@ class Store:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with locked(folder.with_suffix(".lock")):
                 if not self._complete(folder):
-                    self._set_aside(folder)
+                    if folder.exists():
+                        set_aside(folder, "damaged")  # kept for inspection
                     seal_folder(folder, make(), {"kind": kind, "key": dict(key)})
         os.utime(folder / MANIFEST)  # last use, for whoever frees space later
         return folder
@@ -57,9 +58,3 @@ class Store:
             )
         except (OSError, KeyError, TypeError, AttributeError):
             return False
-
-    @staticmethod
-    def _set_aside(folder: Path) -> None:
-        """Move a damaged entry out of the way, keeping it for inspection."""
-        if folder.exists():
-            os.rename(folder, folder.with_name(f".damaged-{folder.name}-{os.getpid()}"))

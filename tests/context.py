@@ -13,6 +13,10 @@ from ftd.seeds import streams
 from ftd.store import Store
 
 
+class Killed(BaseException):
+    """Stands in for a SIGKILL: nothing is saved, and no job handles it."""
+
+
 @dataclass(frozen=True)
 class FolderCheckpoint:
     """One sealed folder."""
@@ -29,12 +33,13 @@ class FolderCheckpoint:
 class FolderContext:
     """Implements the ``Context`` protocol below `root`.
 
-    `stop_at` counts the job's calls of :meth:`checkpoint`: at that call (from 1) it saves and
-    stops.  Make a new context on the same root to resume.
+    `stop_at` and `kill_at` count the job's calls of :meth:`checkpoint`: at that call (from 1) it
+    saves and stops, or dies (:class:`Killed`).  Make a new context on the same root to resume.
     """
 
     root: Path
     stop_at: int | None = None
+    kill_at: int | None = None
     seeds: Mapping[str, int] = field(default_factory=lambda: streams(1, 0))
     device: str = "cpu"
     threads: int = 1
@@ -45,6 +50,7 @@ class FolderContext:
     notes: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     shown: list[dict[str, Any]] = field(default_factory=list)
     places: list[int] = field(default_factory=list)  # the step of every checkpoint call
+    resumed_from: int = 0  # the step of the checkpoint that the job was given
     shared: Path | None = None  # where the store is, if not below root
 
     @property
@@ -61,12 +67,15 @@ class FolderContext:
         for folder in sorted(self.root.glob("checkpoint-*"), reverse=True):
             manifest = sealed_folder(folder)
             if manifest is not None:
-                return FolderCheckpoint(manifest["step"], folder)
+                self.resumed_from = manifest["step"]
+                return FolderCheckpoint(self.resumed_from, folder)
         return None
 
     def checkpoint(self, step: int, files: Callable[[], Mapping[str, Writer]]) -> None:
-        """Save and stop if this is the call to stop at."""
+        """Save and stop if this is the call to stop at, die if it is the one to die at."""
         self.places.append(step)
+        if self.kill_at == len(self.places):
+            raise Killed
         if self.stop_at == len(self.places):
             number = len(list(self.root.glob("checkpoint-*")))
             seal_folder(self.root / f"checkpoint-{number:04d}", files(), {"step": step})

@@ -7,18 +7,19 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ftd.files import read_json
 from ftd.layout import Home
-from ftd.process import Identity, alive, kill_session
+from ftd.process import Identity, alive, identity_of, kill_session, pids
 from ftd.protocol import EVENTS, WORKER
 
 FTD = (sys.executable, "-P", "-m", "ftd")
-DEADLINE_S = 240  # of any wait: far beyond what a loaded machine needs, so that a hang ends
+# Of any wait: far beyond what a loaded machine needs, so that a hang ends.
+DEADLINE_S = float(os.environ.get("FTD_TEST_DEADLINE_S", 240))
 
 CONFIG = """
 [devices]
@@ -35,7 +36,7 @@ failed = {failed}
 killed = 50
 backoff_s = 0.05
 [breaker]
-quick_s = 60.0
+quick_s = {quick_s}
 [daemon]
 tick_s = 0.05
 """
@@ -52,16 +53,24 @@ class LiveHome:
         every_steps: int = 5,
         grace_s: float = 30.0,
         failed: int = 1,
+        quick_s: float = 60.0,
     ) -> None:
         self.root = root
         self.home = Home(root)
         self.daemon: subprocess.Popen[bytes] | None = None
+        self.launcher: Sequence[str] = ()  # a command through which the daemon is started,
+        self.descriptors: Sequence[int] = ()  # and what that command inherits
         root.mkdir(parents=True, exist_ok=True)
         locks = root.parent / f"{root.name}-locks"
         locks.mkdir(exist_ok=True)
         (root / "ftd.toml").write_text(
             CONFIG.format(
-                slots=slots, locks=locks, every_steps=every_steps, grace_s=grace_s, failed=failed
+                slots=slots,
+                locks=locks,
+                every_steps=every_steps,
+                grace_s=grace_s,
+                failed=failed,
+                quick_s=quick_s,
             )
         )
 
@@ -93,7 +102,8 @@ class LiveHome:
         """Start a daemon and remember it."""
         with (self.root / "daemon.out").open("ab") as log:
             self.daemon = subprocess.Popen(
-                [*FTD, "daemon", *options],
+                [*self.launcher, *FTD, "daemon", *options],
+                pass_fds=self.descriptors,
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -171,7 +181,7 @@ class LiveHome:
 def outcome_of(home: LiveHome) -> Mapping[str, Any]:
     """What must be equal however often a home's runs were interrupted: digests and metric rows."""
     from ftd.ledger.db import open_ledger
-    from ftd.ledger.reads import metric_rows
+    from ftd.ledger.details import metric_rows
 
     found: dict[str, Any] = {}
     ledger = open_ledger(home.home)
@@ -181,6 +191,16 @@ def outcome_of(home: LiveHome) -> Mapping[str, Any]:
         found[run["id"]] = (run["state"], run["state_sha256"], run["metrics"], rows)
     ledger.close()
     return found
+
+
+def helpers_of(worker: Identity) -> list[Identity]:
+    """The processes of a worker's session but for itself."""
+    found = []
+    for pid in pids():
+        with suppress(ProcessLookupError):
+            if pid != worker.pid and os.getsid(pid) == worker.pid:
+                found.append(identity_of(pid))
+    return [identity for identity in found if identity is not None]
 
 
 @contextmanager

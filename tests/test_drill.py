@@ -18,6 +18,17 @@ from ftd.job import Completed, Stopped
 from ftd.seeds import streams
 from jobs.drill import Drill, DrillParams
 from tests.context import FolderContext
+from tests.entries import Situation, check_entries
+from tests.resume import (
+    Case,
+    Kill,
+    Stop,
+    check_ways,
+    every_place,
+    killed_during_resume,
+    run_whole,
+    twice_in_a_row,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,32 +39,44 @@ def finished(params: DrillParams, root: Path) -> tuple[Completed, dict[tuple[str
     return Drill().run(params, context), context.metrics
 
 
+ENDS = st.one_of(st.builds(Stop, st.integers(1, 6)), st.builds(Kill, st.integers(1, 6)))
+
+
 @settings(deadline=None, max_examples=25)
 @given(
     steps=st.integers(1, 6),
-    stops=st.lists(st.integers(1, 6), max_size=4),
+    way=st.lists(ENDS, max_size=4),
     width=st.integers(1, 4),
     metric_every=st.integers(1, 3),
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(
     tmp_path_factory: pytest.TempPathFactory,
     steps: int,
-    stops: list[int],
+    way: list[Stop | Kill],
     width: int,
     metric_every: int,
 ) -> None:
-    """Stopping anywhere, any number of times, changes neither state nor metrics."""
+    """Leaving and dying anywhere, any number of times, changes neither state nor metrics."""
+    root = tmp_path_factory.mktemp("drill")
     params = DrillParams(steps=steps, width=width, metric_every=metric_every)
-    expected, expected_metrics = finished(params, tmp_path_factory.mktemp("whole"))
-    root = tmp_path_factory.mktemp("parts")
-    metrics: dict[tuple[str, int], float] = {}
-    for stop in [*stops, None]:
-        context = FolderContext(root, stop_at=stop, metrics=metrics)
-        try:
-            result = Drill().run(params, context)
-        except Stopped:
-            continue
-        assert (result, metrics) == (expected, expected_metrics)
+    case = Case(Drill(), params, root / "store")
+    check_ways(case, run_whole(case, root / "whole"), root / "ways", [way])
+
+
+def test_it_can_be_left_at_every_place(tmp_path: Path) -> None:
+    """At each place, again without having come further, and killed while it resumes."""
+    case = Case(Drill(), DrillParams(steps=6), tmp_path / "store")
+    whole = run_whole(case, tmp_path / "whole")
+    places = range(1, len(whole.places) + 1)
+    for ways in (every_place(whole), twice_in_a_row(places), killed_during_resume(places)):
+        check_ways(case, whole, tmp_path / "ways", ways)
+
+
+def test_every_entry_of_a_checkpoint_matters(tmp_path: Path) -> None:
+    """The step and each number of the state."""
+    case = Case(Drill(), DrillParams(steps=6, width=3), tmp_path / "store")
+    situation = Situation(case, run_whole(case, tmp_path / "whole"), place=3)
+    assert check_entries([situation], tmp_path / "entries") == 4
 
 
 def test_the_state_depends_on_seeds_and_steps(tmp_path: Path) -> None:

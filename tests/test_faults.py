@@ -72,6 +72,24 @@ def test_a_death_while_serving(
     _check(home, tmp_path / "mark", twin)
 
 
+@pytest.mark.parametrize("point", faults.RESTORE)
+def test_a_death_while_resuming(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twin: object, point: str
+) -> None:
+    """Killed in training, then again while it resumes, a run reads the same checkpoint again."""
+    home = LiveHome(tmp_path / "home", every_steps=3)
+    home.enqueue(SPEC + "fail_at_step: 8\nfail_with: crash\nfail_once: true\n")
+    _armed(monkeypatch, tmp_path / "mark", point)
+    _finish(home)
+    _check(home, tmp_path / "mark", twin)
+    attempts = [home.json("show", run["id"])["attempts"] for run in home.runs()]
+    assert sorted(len(found) for found in attempts) == [2, 3]  # one of the two died twice
+    (twice,) = [found for found in attempts if len(found) == 3]
+    assert [attempt["outcome"] for attempt in twice] == ["killed", "killed", "completed"]
+    resumed = [attempt["resumed_from_step"] for attempt in twice]
+    assert resumed == [None, 6 if point == "restore.told" else None, 6]
+
+
 @pytest.mark.parametrize("point", faults.ADOPTION)
 def test_a_death_while_adopting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twin: object, point: str

@@ -1,4 +1,4 @@
-"""The job finetune: what determines a run, exact resumes, honest selection, odd endings."""
+"""The job finetune: what determines a run, honest selection, odd endings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,41 +15,18 @@ import pytest
 import safetensors
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from ftd.errors import DataError, InputError
-from ftd.files import MANIFEST, read_json, seal_folder
+from ftd.files import MANIFEST
 from ftd.job import Completed, Stopped
 from ftd.seeds import streams
 from jobs.finetune import Finetune, FinetuneParams
 from jobs.measure.digest import state_sha256
 from jobs.models.weights import load
-from jobs.train.state import FACTS, FILES, TENSORS
+from jobs.train.state import FILES, TENSORS
 from tests.context import FolderContext
-
-LAYERS = "F(1-16)FT(17-18)R(19)"
-BASE: dict[str, Any] = {
-    "model": {"name": "efficientnet_lite0", "weights": "imagenet"},
-    "layers": LAYERS,
-    "target": {
-        "dataset": "digits", "decode_size": 36, "crop_size": 32, "test_fraction": 0.02,
-        "val_per_class": 2, "per_class": 3,
-    },
-    "train": {
-        "epochs": 3, "batch_size": 8, "lr": 0.05, "crop": "random", "select": "val/nll",
-        "schedule": "step", "step_size_epochs": 2,
-    },
-}  # fmt: skip
-
-
-def params(**sections: dict[str, Any] | str) -> FinetuneParams:
-    """The resolved base parameters with some keys replaced."""
-    raw = {name: dict(value) if isinstance(value, dict) else value for name, value in BASE.items()}
-    for name, changes in sections.items():
-        raw[name] = {**raw[name], **changes} if isinstance(changes, dict) else changes
-    job = Finetune()
-    return job.resolve(job.Params.model_validate(raw), Path())
-
+from tests.finetuning import BASE, LAYERS, params, torch_as_found
 
 # Its learning rate is far too high, so that the first epoch is its best.
 OVERSHOOTING = params(train={"lr": 0.1, "schedule": "constant", "step_size_epochs": None})
@@ -57,10 +34,9 @@ OVERSHOOTING = params(train={"lr": 0.1, "schedule": "constant", "step_size_epoch
 
 @pytest.fixture(scope="module", autouse=True)
 def _numerics() -> Iterator[None]:
-    """A run makes torch deterministic for its whole process; leave it as it was found."""
-    before = torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.use_deterministic_algorithms(before)
+    """Leave torch as it was found."""
+    with torch_as_found():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -86,165 +62,10 @@ def run(root: Path, store: Path, wanted: FinetuneParams, **fields: Any) -> Whole
     return context, Finetune().run(wanted, context)
 
 
-def stop(root: Path, store: Path, at: int, wanted: FinetuneParams | None = None) -> FolderContext:
-    """Run the base (or `wanted`) in `root` and leave at the `at`-th place to leave."""
-    root.mkdir(exist_ok=True)
-    context = FolderContext(root, shared=store, stop_at=at)
-    with pytest.raises(Stopped):
-        Finetune().run(wanted or params(), context)
-    return context
-
-
-# --- exact resumes ----------------------------------------------------------------------------
-
-STEPS_PER_EPOCH = 4  # 30 images, at most 8 at once
-
-
-def place(step: int, batch: int = 0) -> int:
-    """The number of the place after `step`, or after a validation's `batch` (3: its end).
-
-    The first two come when the shards of the images have been looked up.
-    """
-    validations_before = (step - 1) // STEPS_PER_EPOCH
-    return 2 + step + 3 * validations_before + batch
-
-
-PLACES = {
-    "decoding": 1,
-    "before the first step": 2,
-    "step 1": place(1),
-    "mid-epoch": place(2),
-    "the last step of an epoch": place(3),
-    "an epoch's end": place(4),
-    "inside validation": place(4, 1),
-    "after validation": place(4, 3),
-    "the first step of an epoch": place(5),
-    "after a drop of the learning rate": place(9),
-    "the last step": place(12),
-    "the last validation": place(12, 2),
-    "inside the test": place(12, 3 + 4),
-}
-
-
-def test_the_places_are_where_they_are_thought_to_be(whole: Whole) -> None:
-    """The numbering of places that the resumption tests go by is the job's."""
-    steps = [0, 0]
-    for step in range(1, 13):
-        steps += [step] * (4 if step % STEPS_PER_EPOCH == 0 else 1)
-    assert whole[0].places[: len(steps)] == steps
-    assert len(whole[0].places) >= PLACES["inside the test"]
-
-
-@pytest.mark.parametrize("where", PLACES)
-def test_a_resumed_run_equals_an_uninterrupted_one(
-    where: str, whole: Whole, store: Path, tmp_path: Path
-) -> None:
-    """Left anywhere and resumed, a run has the same weights, metrics and predictions, bitwise."""
-    first = stop(tmp_path, store, PLACES[where])
-    context, completed = run(tmp_path, store, params())
-    assert completed == whole[1]
-    assert first.metrics | context.metrics == whole[0].metrics
-    predictions = (tmp_path / "artifacts" / "predictions.csv").read_bytes()
-    assert predictions == (whole[0].root / "artifacts" / "predictions.csv").read_bytes()
-
-
-def test_a_run_left_many_times(whole: Whole, store: Path, tmp_path: Path) -> None:
-    """Leaving again and again, sometimes without having come further, changes nothing either."""
-    rows: dict[tuple[str, int], float] = {}
-    for stop_at in (3, 4, 3, 5, 3, 4, 3, 3, 6, 4, 6, 3, 6, 8, None):
-        context = FolderContext(tmp_path, shared=store, stop_at=stop_at)
-        try:
-            completed = Finetune().run(params(), context)
-        except Stopped:
-            rows |= context.metrics
-    assert stop_at is None and completed == whole[1]
-    assert rows | context.metrics == whole[0].metrics
-
-
-def changed_checkpoint(
-    root: Path,
-    tensors: Callable[[dict[str, torch.Tensor]], None] = lambda _: None,
-    facts: Callable[[dict[str, Any]], None] = lambda _: None,
-) -> None:
-    """Add a checkpoint that is the newest one with something taken out."""
-    newest = max(root.glob("checkpoint-*"))
-    loaded, values = load_file(newest / TENSORS), read_json(newest / FACTS)
-    manifest = read_json(newest / MANIFEST)
-    assert values is not None and manifest is not None
-    tensors(loaded)
-    facts(values)
-    seal_folder(
-        newest.with_name(newest.name + "-changed"),
-        {
-            TENSORS: lambda path: save_file(loaded, path),
-            FACTS: lambda path: path.write_text(json.dumps(values)) and None,
-        },
-        {"step": manifest["step"]},
-    )
-
-
-def without(part: str) -> Callable[[dict[str, torch.Tensor]], None]:
-    """Zero every tensor of a part."""
-
-    def change(tensors: dict[str, torch.Tensor]) -> None:
-        touched = [tensor.zero_() for name, tensor in tensors.items() if name.startswith(part)]
-        assert touched
-
-    return change
-
-
-@pytest.mark.parametrize("part", ["weights/", "optimizer/", "sums"])
-def test_every_tensor_of_a_checkpoint_matters(
-    part: str, whole: Whole, store: Path, tmp_path: Path
-) -> None:
-    """Without one part of the checkpoint the resumed run is another one."""
-    first = stop(tmp_path, store, place(6))
-    changed_checkpoint(tmp_path, tensors=without(part))
-    context, completed = run(tmp_path, store, params())
-    assert completed != whole[1] or first.metrics | context.metrics != whole[0].metrics
-
-
-@pytest.mark.parametrize(
-    ("fact", "value", "overshoots"),
-    [
-        ("best_step", 0, True),
-        ("best_value", -1.0, False),
-        ("diverged", True, False),
-        ("step", 5, False),
-    ],
-)
-def test_every_fact_of_a_checkpoint_matters(
-    fact: str, value: object, overshoots: bool, store: Path, tmp_path: Path
-) -> None:
-    """Another value in the checkpoint's facts makes another run."""
-    wanted = OVERSHOOTING if overshoots else params()
-    stop(tmp_path / "a", store, place(6), wanted)
-    stop(tmp_path / "b", store, place(6), wanted)
-    changed_checkpoint(tmp_path / "b", facts=lambda facts: facts.update({fact: value}))
-    results = [run(tmp_path / name, store, wanted)[1] for name in ("a", "b")]
-    assert results[0] != results[1]
-
-
-def test_the_best_weights_of_a_checkpoint_matter(store: Path, tmp_path: Path) -> None:
-    """The kept weights come out of the checkpoint when the best epoch was before it."""
-    for name in ("a", "b"):
-        stop(tmp_path / name, store, place(6), OVERSHOOTING)
-    changed_checkpoint(tmp_path / "b", tensors=without("best/"))
-    one, other = (run(tmp_path / name, store, OVERSHOOTING)[1] for name in ("a", "b"))
-    assert one.metrics["test_last/nll"] == other.metrics["test_last/nll"]
-    assert one.state_sha256 != other.state_sha256
-
-
-def test_a_finished_validation_is_not_repeated(store: Path, tmp_path: Path) -> None:
-    """What was validated before the run was left is not validated again."""
-    stop(tmp_path, store, place(4, 3))
-    context, _ = run(tmp_path, store, params())
-    assert ("val/nll", 4) not in context.metrics and ("val/nll", 8) in context.metrics
-
-
 def test_a_checkpoint_holds_no_frozen_layer(store: Path, tmp_path: Path) -> None:
     """Frozen layers come from the pretrained weights, not from the checkpoint."""
-    stop(tmp_path, store, place(6))
+    with pytest.raises(Stopped):
+        run(tmp_path, store, params(), stop_at=9)
     (folder,) = tmp_path.glob("checkpoint-*")
     names = {name.partition("/")[2] for name in load_file(folder / TENSORS)}
     assert {path.name for path in folder.iterdir()} == {*FILES, MANIFEST}
@@ -376,20 +197,6 @@ def test_a_diverged_run_is_a_result(store: Path, tmp_path: Path) -> None:
     assert completed.flags == ("diverged",) and completed.num_steps < 80
     assert completed.metrics["test/top1"] == completed.metrics["val/top1"] == pytest.approx(0.1)
     assert context.metrics["test/top1", completed.num_steps] == pytest.approx(0.1)
-
-
-def test_a_diverged_run_resumes_as_such(store: Path, tmp_path: Path) -> None:
-    """Left right after it diverged, a run ends as if it had not been left."""
-    wanted = params(train={"lr": 1e30, "epochs": 20})
-    context, completed = run(tmp_path / "whole", store, wanted)
-    at = context.places.index(completed.num_steps) + 1
-    root = tmp_path / "left"
-    root.mkdir()
-    with pytest.raises(Stopped):
-        Finetune().run(wanted, FolderContext(root, shared=store, stop_at=at))
-    resumed = run(root, store, wanted)[1]
-    assert resumed.flags == ("diverged",)
-    assert (resumed.num_steps, resumed.metrics) == (completed.num_steps, completed.metrics)
 
 
 def test_a_stuck_run_is_flagged(store: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from ftd.daemon.queue import Queue
 from ftd.files import MANIFEST, seal_folder, seal_json, sealed_folder, try_lock
 from ftd.fsck.examine import CHECKS, examine
 from ftd.layout import Home
-from ftd.ledger import execution, invariants, reads
+from ftd.ledger import details, execution, invariants, inventory, reads
 from ftd.ledger.db import Ledger, open_ledger
 from ftd.ledger.models import Attempt, Experiment, Lease, Run
 from ftd.ledger.wishes import admit
@@ -185,7 +185,7 @@ def a_worker_that_still_runs(home: Home, ledger: Ledger) -> tuple[str, Healed | 
 def a_lease_of_an_ended_worker(home: Home, ledger: Ledger) -> tuple[str, Healed | None]:
     """Its device would be taken for ever."""
     execute(ledger, "UPDATE lease SET released_at = NULL WHERE id = 1")
-    return "cpu:0", lambda: all(row.run_id is None for row in reads.devices(ledger))
+    return "cpu:0", lambda: all(row.run_id is None for row in inventory.devices(ledger))
 
 
 @defect("wishes")
@@ -473,7 +473,7 @@ def test_mending_is_part_of_the_history(home: Home, ledger: Ledger) -> None:
     """Who mended what can be read afterwards."""
     a_run_that_is_held_by_nobody(home, ledger)
     assert fsck(home, "--repair")[0] == 0
-    last = reads.details(ledger, WAITING)["history"][-1]
+    last = details.run_details(ledger, WAITING)["history"][-1]
     assert (last["kind"], last["who"] != "daemon") == ("mended", True)
 
 

@@ -320,3 +320,17 @@ def test_the_demo_asks_twelve_questions() -> None:
     assert plan.cells[3] == {"layers": "FT(1-last-1)R(last)", "target.per_class": 40}
     assert plan.primary_metric == "test/auroc"
     assert set(plan.runs[0].inputs) == {"target", "weights"}
+
+
+def test_a_misspelled_word_shows_the_other_forms_too() -> None:
+    """Where a word or a mapping may stand, both are said; a wrong key is told by itself."""
+    text = "experiment: a\njob: finetune\nlayers: FT(1-)\nmodel: {name: alexnet, weights: %s}\n"
+
+    def told(weights: str) -> str:
+        with pytest.raises(SpecError) as caught:
+            make_plan(parse(text % weights, "s.yaml"), ROOT, device_kind="cpu")
+        return str(caught.value)
+
+    allowed = "Did you mean 'imagenet'? Allowed: imagenet, none, {file: ...}"
+    assert allowed in told("imagnet")
+    assert "model.weights.fil: unknown key 'fil'" in told("{fil: x}")

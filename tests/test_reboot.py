@@ -13,7 +13,7 @@ import pytest
 
 from ftd.clock import now
 from ftd.files import read_json, seal_json
-from ftd.ledger import reads
+from ftd.ledger import details
 from ftd.ledger.db import Ledger
 from ftd.ledger.execution import Ending, LiveAttempt, end_attempt, record_spawn
 from ftd.ledger.ingest import ingest
@@ -142,7 +142,7 @@ def test_only_what_this_boot_took_up_counts(ledger: Ledger, tmp_path: Path) -> N
     attempt(ledger, tmp_path, 4, "new")  # has not said yet where it begins
     assert resumed_after_reboot(ledger, "new", now() - 60) == Resumed((1, 2), 12)
     assert resumed_after_reboot(ledger, "old", now() - 60) == Resumed((), 0)
-    shown = [row["steps_redone"] for row in reads.details(ledger, 1)["attempts"]]
+    shown = [row["steps_redone"] for row in details.run_details(ledger, 1)["attempts"]]
     assert shown == [None, 7, 10]
 
 

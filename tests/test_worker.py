@@ -177,6 +177,7 @@ def test_changed_inputs_are_refused(tmp_path: Path) -> None:
     """Data that changed since the run was planned is refused, naming it."""
     images = tmp_path / "images"
     images.mkdir()
+    (images / "one.png").touch()
     planned = {"target": {"kind": "folder", "where": str(images), "fingerprint": "listing:old"}}
     result = _execute(_attempt(tmp_path / "run", inputs=planned))
     assert result["outcome"] == "refused"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ftd import faults
 from ftd.clock import monotonic, now
 from ftd.files import Stream, fsync_file, fsync_folder, make_folder, read_json, sha256_of
 from ftd.job import Stopped, Writer
@@ -75,7 +76,9 @@ class AttemptContext:
             lambda folder, why: self.note("checkpoint passed over", folder=str(folder), why=why),
         )
         if self._order.number > 1:
+            faults.point("restore.found")
             self._emit("resumed", step=found.step if found else 0)
+            faults.point("restore.told")
         if found is not None:
             self._saved_step = found.step
             self._compare_numerics(found)

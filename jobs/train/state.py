@@ -1,8 +1,8 @@
 """The state of a training run: everything that the next step, and only it, depends on.
 
 Frozen layers are not part of it (they come from the pretrained weights), nor is any generator of
-random numbers (draws are keyed), the data's position (it follows from the step), or the learning
-rate.
+random numbers (draws are keyed), the data's position (it follows from the step), the learning rate,
+or whether the last step's validation is done (repeated, it finds the same).
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ Tensors = dict[str, torch.Tensor]
 class TrainingState:
     """Where training stands.
 
-    ``step`` counts steps done; at ``validated_step`` the latest validation was finished.  ``sums``
-    (float64, 2) adds up loss and right answers over the images of the current epoch.  ``best``
-    holds the weights of ``best_step``, the validated step with the best value so far (0: none).
+    ``step`` counts steps done; at ``validated_step`` this attempt finished its latest validation.
+    ``sums`` (float64, 2) adds up loss and right answers over the images of the current epoch.
+    ``best`` holds the weights of ``best_step``, the validated step with the best value so far
+    (0: none).
     """
 
     network: Network
@@ -70,7 +71,7 @@ class TrainingState:
             tensor.copy_(weights[name])
 
     def writers(self, weights: Tensors | None = None) -> Mapping[str, Writer]:
-        """The files of a checkpoint; `weights` stand in for the network's, if given."""
+        """The files of a checkpoint at ``step``; `weights` stand in for the network's, if given."""
         tensors = {
             "sums": self.sums,
             **_under("weights", self.weights() if weights is None else weights),
@@ -78,8 +79,6 @@ class TrainingState:
             **_under("best", self.best if self.best and self.best_step < self.step else {}),
         }
         facts = {
-            "step": self.step,
-            "validated_step": self.validated_step,
             "diverged": self.diverged,
             "best_step": self.best_step,
             "best_value": self.best_value,
@@ -100,8 +99,7 @@ class TrainingState:
         self.sums.copy_(tensors["sums"])
         self.load_weights(_below("weights", tensors))
         load_optimizer_state(self.network, self.optimizer, _below("optimizer", tensors))
-        self.step = facts["step"]
-        self.validated_step = facts["validated_step"]
+        self.step = checkpoint.step
         self.diverged = facts["diverged"]
         self.best_step = facts["best_step"]
         self.best_value = facts["best_value"]

@@ -1,0 +1,272 @@
+"""Negative controls: a promise's mechanism is taken out, and the test of the promise must fail.
+
+A test that passes proves little until it has been seen to fail for its reason.  `controls.toml`
+lists, for every row of the table in docs/reliability.md, which lines hold the promise and which
+tests notice when they are gone.  Everything happens in a copy of the tree, with an interpreter of
+its own, so that daemons and workers are the copy's too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import venv
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from site import getsitepackages
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).parent.parent
+LIST = Path(__file__).parent / "controls.toml"
+PACKAGES = ("ftd", "jobs", "migrations")
+WAIT_S = 30  # of tests for what will not come: they wait far longer for a loaded machine
+LIMIT_S = 120  # of one test; one that hangs has failed
+INTERRUPT_S = 20  # for its fixtures to clean up then
+
+
+@dataclass(frozen=True)
+class Change:
+    """A file below the root, and the text in it that is replaced."""
+
+    file: str
+    old: str
+    new: str
+
+    def applied(self, root: Path) -> str:
+        """The changed file's text.  Raises ValueError unless the old text is there once."""
+        text = (root / self.file).read_text()
+        if text.count(self.old) != 1:
+            raise ValueError(f"{text.count(self.old)} times in {self.file}: {self.old!r}")
+        return text.replace(self.old, self.new)
+
+
+@dataclass(frozen=True)
+class Control:
+    """A mechanism to take out: `row` is part of what stands first in its row of the table.
+
+    Each of `tests` (below tests/) must fail then.
+    """
+
+    row: str
+    out: str
+    changes: tuple[Change, ...]
+    tests: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"without: {self.out}"
+
+
+def controls() -> list[Control]:
+    """All controls, as they are listed."""
+    found = []
+    for row in tomllib.loads(LIST.read_text())["row"]:
+        for one in row["control"]:
+            changes = (one, *one.get("also", ()))
+            found.append(
+                Control(
+                    row["when"],
+                    one["out"],
+                    tuple(Change(c["file"], c["old"], c["new"]) for c in changes),
+                    tuple(one["tests"]),
+                )
+            )
+    return found
+
+
+class Bench:
+    """A copy of the tree below `folder`, and an interpreter that imports nothing but the copy."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.root = folder / "tree"
+        self.python = folder / "venv" / "bin" / "python"
+        for name in _files():
+            copy = self.root / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes((ROOT / name).read_bytes())
+        venv.create(folder / "venv", symlinks=True)
+        (library,) = (folder / "venv").glob("lib/python*/site-packages")
+        (library / "copy.pth").write_text("\n".join([str(self.root), *getsitepackages()]))
+        # By hash, not by time: a change that is taken back within a second is noticed.
+        self._call("-m", "compileall", "-q", "--invalidation-mode", "checked-hash", *PACKAGES)
+        where = self._call("-P", "-c", f"import {', '.join(PACKAGES)}; print(ftd.__path__[0])")
+        assert where.strip() == str(self.root / "ftd"), f"not the copy: {where}"
+
+    def unfit(self, tests: Iterable[str]) -> dict[str, str]:
+        """Those of the tests that do not pass although nothing is taken out, and why."""
+        report = self.folder / "report.xml"
+        done = self._pytest(*sorted(set(tests)), f"--junitxml={report}", limit_s=None)
+        if done is None or done.returncode not in (0, 1):
+            sys.exit(f"the tests cannot be run:\n{done.stdout if done else ''}")
+        found = {}
+        for case in ElementTree.parse(report).iter("testcase"):
+            trouble = [part for part in case if part.tag in ("failure", "error", "skipped")]
+            if trouble:
+                file = case.get("classname", "").removeprefix("tests.")
+                found[f"{file}.py::{case.get('name')}"] = trouble[0].get("message", "")
+        return found
+
+    def passing(self, control: Control) -> tuple[list[str], str]:
+        """The tests that pass although the mechanism is out, and the first line of a failure.
+
+        Raises ValueError when the control does not fit the tree, or breaks more than it should.
+        """
+        before = {c.file: (self.root / c.file).read_bytes() for c in control.changes}
+        try:
+            for change in control.changes:
+                (self.root / change.file).write_text(change.applied(self.root))
+            passing, reason = [], ""
+            for test in control.tests:
+                done = self._pytest(test, "-x", limit_s=LIMIT_S)
+                if done is not None and done.returncode == 0:
+                    passing.append(test)
+                elif done is not None and not re.search(r"^.*\b\d+ failed", done.stdout, re.M):
+                    raise ValueError(f"{test} cannot even begin:\n{done.stdout[-3000:]}")
+                else:
+                    reason = reason or (_reason(done.stdout) if done else "it hung")
+            return passing, reason
+        finally:
+            for file, content in before.items():
+                (self.root / file).write_bytes(content)
+
+    def _pytest(
+        self, *arguments: str, limit_s: float | None
+    ) -> subprocess.CompletedProcess[str] | None:
+        """Run tests to their end; None when that takes longer than `limit_s`."""
+        mark = f"FTD_CONTROLS={self.folder}"
+        environment = {**os.environ, "FTD_CONTROLS": str(self.folder)}
+        if limit_s is not None:
+            environment["FTD_TEST_DEADLINE_S"] = str(WAIT_S)
+        command = [
+            *(str(self.python), "-P", "-m", "pytest", "--tb=short", "-p", "no:cacheprovider"),
+            *("--hypothesis-seed=0", f"--basetemp={self.folder / 'tmp'}"),
+            *(a if a.startswith("-") else f"tests/{a}" for a in arguments),
+        ]
+        with subprocess.Popen(
+            command, cwd=self.root, env=environment, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        ) as child:  # fmt: skip
+            try:
+                said, _ = child.communicate(timeout=limit_s)
+            except subprocess.TimeoutExpired:
+                child.send_signal(signal.SIGINT)  # unlike SIGKILL, lets fixtures clean up
+                try:
+                    child.communicate(timeout=INTERRUPT_S)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                return None
+            finally:
+                _end_all(mark.encode())
+        return subprocess.CompletedProcess(command, child.returncode, said)
+
+    def _call(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [str(self.python), *arguments], cwd=self.root, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+def _files() -> list[str]:
+    """What git has or would take in: no virtual environment, no caches."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [name for name in names.split("\0") if name and (ROOT / name).is_file()]
+
+
+def _reason(said: str) -> str:
+    lines = [line[1:].strip() for line in said.splitlines() if line.startswith("E  ")]
+    return lines[0] if lines else "it failed"
+
+
+def _end_all(mark: bytes) -> None:
+    """Kill daemons and workers that failed tests left behind: ours carry the mark."""
+    while True:
+        left = [pid for pid in os.listdir("/proc") if pid.isdecimal() and _carries(pid, mark)]
+        if not left:
+            return
+        for pid in left:
+            try:
+                os.kill(int(pid), signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        time.sleep(0.05)
+
+
+def _carries(pid: str, mark: bytes) -> bool:
+    try:
+        return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False  # gone, or somebody else's
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out controls; 0 when every test was seen to fail."""
+    parser = argparse.ArgumentParser(prog="python -m tests.controls", description=__doc__)
+    parser.add_argument("--only", default="", help="controls whose name or row contains this")
+    parser.add_argument("--jobs", type=int, default=1, help="controls at once")
+    args = parser.parse_args(argv)
+    chosen = [c for c in controls() if args.only in c.out or args.only in c.row]
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="ftd-controls-", ignore_cleanup_errors=True) as folder:
+        verdicts = _verdicts(chosen, Path(folder), args.jobs)
+    counts = {verdict: verdicts.count(verdict) for verdict in ("failing", "passed", "stale")}
+    print(
+        f"{len(chosen)} controls: {counts['failing']} seen failing, {counts['passed']} passed, "
+        f"{counts['stale']} stale ({time.monotonic() - began:.0f} s)"
+    )
+    return int(not chosen or counts["failing"] < len(chosen))
+
+
+def _verdicts(chosen: Sequence[Control], folder: Path, jobs: int) -> list[str]:
+    benches: SimpleQueue[Bench] = SimpleQueue()
+    for number in range(jobs):
+        benches.put(Bench(folder / str(number)))
+    bench = benches.get()
+    unfit = bench.unfit(test for control in chosen for test in control.tests)
+    for test, why in unfit.items():
+        print(f"without any change, {test} does not pass: {why}", flush=True)
+    benches.put(bench)
+
+    def verdict(control: Control) -> str:
+        bench = benches.get()
+        began = time.monotonic()
+        try:
+            found, why = _verdict(control, bench, unfit)
+        finally:
+            benches.put(bench)
+        shown = "seen failing" if found == "failing" else found.upper()
+        seconds = f"{time.monotonic() - began:.0f} s"
+        print(f"{shown}, {seconds}: {control.row} | {control} | {why}", flush=True)
+        return found
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return list(pool.map(verdict, chosen))
+
+
+def _verdict(control: Control, bench: Bench, unfit: Iterable[str]) -> tuple[str, str]:
+    """failing, passed or stale, and why."""
+    for test in control.tests:
+        if any(one.partition("[")[0] == test or one == test for one in unfit):
+            return "stale", f"{test} does not pass as it is"
+    try:
+        passing, reason = bench.passing(control)
+    except ValueError as error:
+        return "stale", str(error)
+    return ("passed", f"passes all the same: {', '.join(passing)}") if passing else (
+        "failing", reason
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""The list of negative controls fits the tree; `make controls` carries them out."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.controls import ROOT, Change, Control, controls
+
+CONTROLS = controls()
+# Rows whose mechanism cannot be taken out by changing a few lines, and why.
+WITHOUT: dict[str, str] = {}
+
+
+def rows() -> list[str]:
+    """What stands first in each row of the table."""
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    table = text.partition("\n## The table\n")[2].partition("\n## ")[0]
+    lines = [line for line in table.splitlines() if line.startswith("| ")]
+    return [line.split(" | ")[0].removeprefix("| ") for line in lines[1:]]
+
+
+def test_every_row_of_the_table_has_a_control() -> None:
+    """Whoever promises something says which lines hold it, so that they can be taken out."""
+    covered = {control.row for control in CONTROLS} | set(WITHOUT)
+    missing = [row for row in rows() if not any(part in row for part in covered)]
+    assert missing == [], "rows without a control in tests/controls.toml"
+
+
+@pytest.mark.parametrize("part", sorted({control.row for control in CONTROLS} | set(WITHOUT)))
+def test_a_control_belongs_to_one_row(part: str) -> None:
+    """Its words are found in exactly one row."""
+    assert sum(part in row for row in rows()) == 1
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=str)
+def test_a_control_can_be_carried_out(control: Control) -> None:
+    """What it takes out is there once, what is left is Python, and its tests exist."""
+    for change in control.changes:
+        compile(change.applied(ROOT), change.file, "exec")
+    assert control.tests
+    for test in control.tests:
+        file, _, name = test.partition("[")[0].partition("::")
+        tree = ast.parse((ROOT / "tests" / file).read_text())
+        assert name in {part.name for part in tree.body if isinstance(part, ast.FunctionDef)}
+
+
+def test_no_control_is_listed_twice() -> None:
+    """Each has a name of its own in its row."""
+    counts = Counter((control.row, control.out) for control in CONTROLS)
+    assert counts.most_common(1)[0][1] == 1
+
+
+def test_no_change_uses_a_name_that_is_not_there(tmp_path: Path) -> None:
+    """A test is to fail for want of the mechanism, not because of a slip in the control."""
+    for number, change in enumerate(c for control in CONTROLS for c in control.changes):
+        (tmp_path / f"c{number}.py").write_text(change.applied(ROOT))
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select"]
+    done = subprocess.run(
+        [*command, "F821,F823", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_change_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    """What is not there, or there twice, is never silently left in place."""
+    (tmp_path / "some.py").write_text("one\ntwo\ntwo\n")
+    assert Change("some.py", "one", "1").applied(tmp_path) == "1\ntwo\ntwo\n"
+    for old in ("two", "three"):
+        with pytest.raises(ValueError, match=old):
+            Change("some.py", old, "").applied(tmp_path)
