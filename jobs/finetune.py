@@ -17,7 +17,9 @@ from ftd.job import Completed, Context, Input, Job, Params
 from ftd.regular import full_path
 from jobs import sources
 from jobs.layers import Treatment, check_weights, numbered, spelled, treatments
-from jobs.params import ModelParams, TargetParams, TrainParams
+from jobs.params.model import ModelParams
+from jobs.params.target import TargetParams
+from jobs.params.train import TrainParams
 
 PACKAGES = {"elpv": "elpv-dataset", "digits": "scikit-learn"}
 

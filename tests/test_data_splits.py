@@ -16,7 +16,7 @@ from jobs.data.elpv import elpv_listing
 from jobs.data.keyed import splitmix64
 from jobs.data.listing import Listing
 from jobs.data.splits import NUM_BLOCKS, largest_remainder, split
-from jobs.params import TargetParams
+from jobs.params.target import TargetParams
 
 
 def made_up(labels: list[int], groups: tuple[str, ...] | None = None) -> Listing:

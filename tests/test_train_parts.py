@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.params import TrainParams
+from jobs.params.train import TrainParams
 from jobs.train import numerics
 from jobs.train.optimizer import build_optimizer, load_optimizer_state, optimizer_state, set_lr
 from jobs.train.schedule import lr_factor

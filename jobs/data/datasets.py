@@ -8,7 +8,7 @@ from jobs.data.digits import digits_listing
 from jobs.data.elpv import elpv_listing
 from jobs.data.folder import folder_listing
 from jobs.data.listing import Listing
-from jobs.params import TargetParams
+from jobs.params.target import TargetParams
 
 
 def listing_of(target: TargetParams) -> Listing:

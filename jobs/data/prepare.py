@@ -17,7 +17,7 @@ from jobs.data.images import Images, decoded
 from jobs.data.listing import Listing
 from jobs.data.splits import Splits, split
 from jobs.data.subset import subset
-from jobs.params import TargetParams
+from jobs.params.target import TargetParams
 
 
 @dataclass(frozen=True)

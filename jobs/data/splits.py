@@ -16,7 +16,7 @@ from ftd.errors import DataError
 from ftd.seeds import keyed_hash
 from jobs.data.keyed import Bits, Indices, keyed_order
 from jobs.data.listing import SPLITS, Listing
-from jobs.params import TargetParams
+from jobs.params.target import TargetParams
 
 NUM_BLOCKS = 12  # per group; few and long, because only a block's ends have neighbours elsewhere
 

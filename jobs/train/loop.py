@@ -23,7 +23,8 @@ from jobs.data.prepare import Data
 from jobs.data.splits import Splits
 from jobs.measure.evaluate import evaluate
 from jobs.measure.metrics import chance, measures, named
-from jobs.params import TargetParams, TrainParams
+from jobs.params.target import TargetParams
+from jobs.params.train import TrainParams
 from jobs.sources import Preprocessing
 from jobs.train.optimizer import set_lr
 from jobs.train.schedule import lr_factor

@@ -9,7 +9,7 @@ from torch import nn
 
 from jobs.layers import Treatment
 from jobs.models.network import Network
-from jobs.params import TrainParams
+from jobs.params.train import TrainParams
 
 PEAK_LR = "peak_lr"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from jobs.params import TrainParams
+from jobs.params.train import TrainParams
 
 
 def lr_factor(train: TrainParams, step: int, num_steps: int, steps_per_epoch: int) -> float:

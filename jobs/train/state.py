@@ -19,7 +19,7 @@ from ftd.files import read_json
 from ftd.job import Checkpoint, Writer
 from jobs.layers import Treatment
 from jobs.models.network import Network
-from jobs.params import TrainParams
+from jobs.params.train import TrainParams
 from jobs.train.optimizer import build_optimizer, load_optimizer_state, optimizer_state
 
 TENSORS = "state.safetensors"

@@ -1,0 +1,34 @@
+"""Parameters of the network and its weights."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ftd.job import Params
+from jobs.sources import Interpolation, Weights
+
+Mean = Annotated[float, Field(ge=0, le=1)]
+Std = Annotated[float, Field(gt=0)]
+
+
+class ModelParams(Params):
+    """The network and what it starts from."""
+
+    name: str = Field(description="Network, for example efficientnet_lite0 or resnet18.")
+    weights: Weights = Field(
+        default="imagenet",
+        description="Pretrained weights: imagenet, none (from scratch), or {file, key_map}.",
+    )
+    mean: tuple[Mean, Mean, Mean] | None = Field(
+        default=None,
+        description="Mean of the red, green and blue channels (0 to 1); default: the weights'.",
+    )
+    std: tuple[Std, Std, Std] | None = Field(
+        default=None,
+        description="Standard deviation of the channels (0 to 1); default: the weights'.",
+    )
+    interpolation: Interpolation | None = Field(
+        default=None, description="How images are resized; default: as the weights were trained."
+    )
