@@ -11,6 +11,7 @@ from ftd.errors import ConfigError, UnknownName, closest
 from ftd.job import Job
 
 BUILT_IN = {
+    "command": "jobs.command:Command",
     "drill": "jobs.drill:Drill",
     "finetune": "jobs.finetune:Finetune",
 }

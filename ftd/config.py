@@ -101,6 +101,18 @@ class Ledger(Section):
     backups_kept: int = Field(7, ge=1, description="The newest of them that are kept.")
 
 
+class Jobs(Section):
+    """``[jobs]``: what jobs that are not built in may use."""
+
+    interpreters: tuple[str, ...] = Field(
+        (), description="Python interpreters that specs may name with `python:`."
+    )
+
+    def allows(self, python: str) -> bool:
+        """Whether specs may name the interpreter at this absolute path."""
+        return python in {os.path.abspath(os.path.expanduser(one)) for one in self.interpreters}
+
+
 class Daemon(Section):
     """``[daemon]``: the service itself."""
 
@@ -118,6 +130,7 @@ class Config(Section):
     retries: Retries = Retries()
     breaker: Breaker = Breaker()
     ledger: Ledger = Ledger()
+    jobs: Jobs = Jobs()
     daemon: Daemon = Daemon()
 
 

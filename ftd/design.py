@@ -2,45 +2,37 @@
 
 A factor varies one parameter (its name is the parameter's path) or several at once (its levels are
 bundles: a name and what it sets).  The cells are every combination of levels in order of
-appearance, or exactly the ones listed under ``cells``, less those matched by ``exclude``.
+appearance, or a baseline and each other level alone in it, or exactly the ones listed under
+``cells``; less those matched by ``exclude``.
 """
 
 from __future__ import annotations
 
-import itertools
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ftd.document import KeyPath, shown
+from ftd.document import KeyPath
 from ftd.errors import SpecError
 from ftd.explain import did_you_mean
+from ftd.factors import Factor, read_factors
+from ftd.levels import Chosen, Label, Level, find, read_level, same
+from ftd.replicates import replicates
 from ftd.spec import ExperimentSpec
+from ftd.tuning import Candidate, candidates
 
 MAX_RUNS = 100_000  # of one experiment; so many cells at most, too
-MAX_LABEL = 10_000  # characters of a composite level as shown; never cut in practice
 
-Label = str | int | float | bool | None
-
-
-@dataclass(frozen=True)
-class Level:
-    """One value of a factor: what people call it and what it sets."""
-
-    label: Label
-    assignments: Mapping[str, Any]  # parameter path -> value
-    named: bool
-    at: KeyPath  # where it stands in the spec
+Factors = Mapping[str, Factor]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination: a level of every factor."""
+    """One combination: a level of every factor that exists in it."""
 
     index: int
-    chosen: Mapping[str, Level]
+    chosen: Chosen
 
     @property
     def levels(self) -> dict[str, Label]:
@@ -56,136 +48,174 @@ class Cell:
             for path, value in level.assignments.items()
         }
 
+    def tried(self, candidate: Candidate) -> Cell:
+        """This cell with a candidate's tuned levels beside its own."""
+        return Cell(self.index, {**self.chosen, **candidate.chosen})
+
 
 def cells(spec: ExperimentSpec) -> tuple[Cell, ...]:
     """The cells of `spec` in order; a spec without factors has one.
 
-    Raises SpecError for malformed or repeated levels, unknown factors or levels in ``cells`` and
-    ``exclude``, two factors that set one parameter, an empty design, or one of more than 100,000
-    runs.
+    Raises SpecError for malformed or repeated levels, unknown factors or levels in ``cells``,
+    ``baseline`` and ``exclude``, one parameter that is set twice, an empty design, or one of more
+    than 100,000 runs.
     """
-    factors = {name: _levels(spec, name) for name in spec.factors}
-    listed = list(_listed(spec, factors)) if spec.cells is not None else _crossed(spec, factors)
+    factors = read_factors(spec)
+    if spec.cells is not None and spec.baseline is not None:
+        raise SpecError(
+            "cells are listed, so there is nothing to vary around a baseline",
+            where=spec.document.where(("baseline",)),
+            fix="Keep one of cells and baseline",
+        )
+    if spec.cells is not None:
+        made = _listed(spec, factors)
+    elif spec.baseline is not None:
+        made = _one_at_a_time(spec, factors)
+    else:
+        made = _crossed(spec, factors)
     excluded = [
-        {name: _find(spec, factors, name, value, ("exclude", index, name)) for name, value in entry}
-        for index, entry in enumerate(item.items() for item in spec.exclude)
-    ]
-    kept = [
-        chosen for chosen in listed if not any(_matches(chosen, partial) for partial in excluded)
-    ]
+        {name: _levels_called(spec, factors, name, value, ("exclude", index, name))
+         for name, value in entry.items()}
+        for index, entry in enumerate(spec.exclude)
+    ]  # fmt: skip
+    kept = [chosen for chosen in made if not any(_matches(chosen, entry) for entry in excluded)]
     if not kept:
         raise SpecError(
             "every cell is excluded", where=spec.document.where(("exclude",)), fix="Exclude less"
         )
-    _check_size(spec, len(kept) * spec.replicates, "runs", ("replicates",))
-    _check_conflicts(spec, kept)
+    if spec.baseline is not None and kept[0] is not made[0]:
+        raise SpecError(
+            "the baseline is excluded", where=spec.document.where(("exclude",)), fix="Exclude less"
+        )
+    tried = candidates(spec)
+    num_runs = len(kept) * len(replicates(spec)) * len(tried)
+    _check_size(spec, num_runs, "runs", ("replicates",))
+    _check_conflicts(spec, kept, tried)
     return tuple(Cell(index, chosen) for index, chosen in enumerate(kept))
 
 
-def _levels(spec: ExperimentSpec, factor: str) -> tuple[Level, ...]:
-    levels: dict[str, Level] = {}
-    for index, value in enumerate(spec.factors[factor]):
-        level = _level(spec, factor, value, ("factors", factor, index))
-        first = levels.setdefault(_same(level.label), level)
-        if first is not level:
+def _crossed(spec: ExperimentSpec, factors: Factors) -> list[Chosen]:
+    """Every combination of levels, the first factor varying slowest.
+
+    Where a factor does not exist, the cells that would differ in it alone are one.
+    """
+    if not any(factor.by or factor.when for factor in factors.values()):
+        num_cells = math.prod(len(factor.levels) for factor in factors.values())
+        _check_size(spec, num_cells, "cells", ("factors",))
+    made: list[Chosen] = [{}]
+    for name, factor in factors.items():
+        found = [(chosen, factor.levels_in(chosen)) for chosen in made]
+        num_cells = sum(len(levels) or 1 for _, levels in found)
+        _check_size(spec, num_cells, "cells", ("factors",))
+        made = [
+            {**chosen, name: level} if level else chosen
+            for chosen, levels in found
+            for level in levels or (None,)
+        ]
+    return made
+
+
+def _one_at_a_time(spec: ExperimentSpec, factors: Factors) -> list[Chosen]:
+    """The baseline, then for each factor every other level alone in it."""
+    given = spec.baseline or {}
+    for name in given:
+        _levels_called(spec, factors, name, given[name], ("baseline", name))
+    base = _around_baseline(spec, factors, {})
+    made: list[Chosen] = [base]
+    for name, factor in factors.items():
+        there = factor.levels_in(base)
+        for level in there:
+            if level is not base[name]:
+                made.append(_around_baseline(spec, factors, {name: level}))
+        if not there and len(factor.levels) > 1:
             raise SpecError(
-                f"level {shown(level.label)} stands twice",
-                where=spec.document.where(level.at),
-                fix="Keep one, or give them different names",
+                f"{name} does not exist in the baseline, so its levels cannot be varied there",
+                where=spec.document.where(("factors", name)),
+                fix="Choose a baseline in which it exists, or give it one level",
             )
-    return tuple(levels.values())
+    _check_size(spec, len(made), "cells", ("factors",))
+    return made
 
 
-def _level(spec: ExperimentSpec, factor: str, value: Any, at: KeyPath) -> Level:
-    keys = set(value) if isinstance(value, dict) else set()
-    if keys == {"name", "value"} or "set" in keys:
-        name = value.get("name")
-        if not isinstance(name, str) or not name or keys - {"name", "set", "value"}:
-            raise _malformed(spec, at)
-        if "set" not in keys:
-            return Level(name, {factor: value["value"]}, True, at)
-        if "value" in keys or not isinstance(value["set"], dict) or not value["set"]:
-            raise _malformed(spec, at)
-        return Level(name, value["set"], True, (*at, "set"))
-    label = shown(value, limit=MAX_LABEL) if isinstance(value, dict | list) else value
-    return Level(label, {factor: value}, False, at)
+def _around_baseline(
+    spec: ExperimentSpec, factors: Factors, other: Mapping[str, Level]
+) -> dict[str, Level]:
+    """The baseline with `other` levels; a factor that only then exists is at its own baseline."""
+    given = spec.baseline or {}
+    chosen: dict[str, Level] = {}
+    for name, factor in factors.items():
+        levels = factor.levels_in(chosen)
+        if name in other:
+            chosen[name] = other[name]
+        elif levels and name not in given and len(levels) == 1:
+            chosen[name] = levels[0]
+        elif levels and name not in given:
+            raise SpecError(
+                f"the baseline does not say which level of {name}",
+                where=spec.document.where(("baseline",)),
+                fix=f"Add {name}: LEVEL",
+            )
+        elif levels:
+            (chosen[name],) = find(spec, name, levels, given[name], ("baseline", name))
+    return chosen
 
 
-def _malformed(spec: ExperimentSpec, at: KeyPath) -> SpecError:
-    return SpecError(
-        "a named level has a name and either a value or what it sets",
-        where=spec.document.where(at),
-        fix="Write {name: WORD, value: VALUE} or {name: WORD, set: {PATH: VALUE}}",
-    )
-
-
-def _same(label: object) -> str:
-    """A text equal for equal labels only: 1, true and '1' are three."""
-    return json.dumps(label, sort_keys=True)
-
-
-def _crossed(
-    spec: ExperimentSpec, factors: Mapping[str, Sequence[Level]]
-) -> Iterator[dict[str, Level]]:
-    num_cells = math.prod(len(levels) for levels in factors.values())
-    _check_size(spec, num_cells, "cells", ("factors",))
-    for combination in itertools.product(*factors.values()):
-        yield dict(zip(factors, combination, strict=True))
-
-
-def _listed(
-    spec: ExperimentSpec, factors: Mapping[str, Sequence[Level]]
-) -> Iterator[dict[str, Level]]:
+def _listed(spec: ExperimentSpec, factors: Factors) -> list[Chosen]:
     """The cells listed in the spec; a factor not declared is a parameter path with plain values."""
     listed = spec.cells or []
     names = [name for name in factors if any(name in cell for cell in listed)]
     names += dict.fromkeys(name for cell in listed for name in cell if name not in factors)
     _check_size(spec, len(listed), "cells", ("cells",))
-    for index, cell in enumerate(listed):
-        absent = [name for name in names if name not in cell]
-        if absent:
+    return [_listed_cell(spec, factors, names, index) for index in range(len(listed))]
+
+
+def _listed_cell(
+    spec: ExperimentSpec, factors: Factors, names: Sequence[str], index: int
+) -> Chosen:
+    at: KeyPath = ("cells", index)
+    cell = (spec.cells or [])[index]
+    chosen: dict[str, Level] = {}
+    for name in names:
+        levels = factors[name].levels_in(chosen) if name in factors else None
+        if name not in cell and levels != ():
             raise SpecError(
-                f"this cell does not say which level of {absent[0]}",
-                where=spec.document.where(("cells", index)),
+                f"this cell does not say which level of {name}",
+                where=spec.document.where(at),
                 fix="Every listed cell names the same factors",
             )
-        at: KeyPath = ("cells", index)
-        yield {
-            name: _find(spec, factors, name, cell[name], (*at, name))
-            if name in factors
-            else _level(spec, name, cell[name], (*at, name))
-            for name in names
-        }
+        if name not in cell:
+            continue
+        if levels == ():
+            raise SpecError(
+                f"{name} does not exist in this cell",
+                where=spec.document.where((*at, name)),
+                fix=f"Leave it out here, or change `when` of {name}",
+            )
+        if levels is None:
+            chosen[name] = read_level(spec, name, cell[name], (*at, name))
+        else:
+            (chosen[name],) = find(spec, name, levels, cell[name], (*at, name))
+    return chosen
 
 
-def _find(
-    spec: ExperimentSpec,
-    factors: Mapping[str, Sequence[Level]],
-    factor: str,
-    value: Any,
-    at: KeyPath,
-) -> Level:
-    """The level of `factor` that `value` names."""
-    if factor not in factors:
+def _levels_called(
+    spec: ExperimentSpec, factors: Factors, name: str, value: Any, at: KeyPath
+) -> tuple[Level, ...]:
+    """The levels of the factor `name` that `value` names."""
+    if name not in factors:
         raise SpecError(
-            f"there is no factor '{factor}'",
+            f"there is no factor '{name}'",
             where=spec.document.where(at),
-            fix=did_you_mean(factor, list(factors)),
+            fix=did_you_mean(name, list(factors)),
         )
-    label = shown(value, limit=MAX_LABEL) if isinstance(value, dict | list) else value
-    wanted = _same(label)
-    for level in factors[factor]:
-        if _same(level.label) == wanted:
-            return level
-    raise SpecError(
-        f"factor {factor} has no level {shown(value)}",
-        where=spec.document.where(at),
-        fix=did_you_mean(str(label), [shown(level.label) for level in factors[factor]]),
+    return find(spec, name, factors[name].levels, value, at)
+
+
+def _matches(chosen: Chosen, entry: Mapping[str, tuple[Level, ...]]) -> bool:
+    return all(
+        name in chosen and same(chosen[name].label) == same(levels[0].label)
+        for name, levels in entry.items()
     )
-
-
-def _matches(chosen: Mapping[str, Level], partial: Mapping[str, Level]) -> bool:
-    return all(chosen.get(name) is level for name, level in partial.items())
 
 
 def _check_size(spec: ExperimentSpec, count: int, unit: str, at: KeyPath) -> None:
@@ -197,28 +227,36 @@ def _check_size(spec: ExperimentSpec, count: int, unit: str, at: KeyPath) -> Non
         )
 
 
-def _check_conflicts(spec: ExperimentSpec, chosen: Iterable[Mapping[str, Level]]) -> None:
-    """Raise SpecError if two factors of a cell set one parameter, or one inside the other."""
-    checked = set()
-    for levels in chosen:
-        paths = tuple(tuple(level.assignments) for level in levels.values())
-        if paths in checked:
-            continue
-        checked.add(paths)
-        setters: dict[str, str] = {}
-        for factor, level in levels.items():
-            for path in level.assignments:
-                _check_conflict(spec, setters, path, factor, level)
-                setters[path] = factor
+def _check_conflicts(
+    spec: ExperimentSpec, made: Iterable[Chosen], tried: Iterable[Candidate]
+) -> None:
+    """Raise SpecError if one parameter is set twice in a cell, or one inside the other."""
+    candidates_tried = _of_distinct_paths(candidate.chosen for candidate in tried)
+    for chosen in _of_distinct_paths(made):
+        for tuned in candidates_tried:
+            setters: dict[str, str] = {}
+            for name, level in {**chosen, **tuned}.items():
+                setter = f"factor {name}" if name in chosen else f"tuned {name}"
+                for path in level.assignments:
+                    _check_conflict(spec, setters, path, setter, level)
+                    setters[path] = setter
+
+
+def _of_distinct_paths(some: Iterable[Chosen]) -> list[Chosen]:
+    """The first of all that set the same parameters."""
+    found: dict[tuple[tuple[str, ...], ...], Chosen] = {}
+    for chosen in some:
+        found.setdefault(tuple(tuple(level.assignments) for level in chosen.values()), chosen)
+    return list(found.values())
 
 
 def _check_conflict(
-    spec: ExperimentSpec, setters: Mapping[str, str], path: str, factor: str, level: Level
+    spec: ExperimentSpec, setters: Mapping[str, str], path: str, setter: str, level: Level
 ) -> None:
-    for other, setter in setters.items():
+    for other, earlier in setters.items():
         if other == path or other.startswith(f"{path}.") or path.startswith(f"{other}."):
             raise SpecError(
-                f"{path} is set twice in one cell, by factor {setter} (as {other}) and by {factor}",
+                f"{path} is set twice in one cell, by {earlier} (as {other}) and by {setter}",
                 where=spec.document.where(level.at),
                 fix="Let one factor set it, or exclude the combination",
             )

@@ -188,10 +188,14 @@ def _fields_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
 
 def _models_at(model: type[BaseModel], path: Sequence[str | int]) -> list[type[BaseModel]]:
     models = [model]
+    keyed = False  # the next part is a key of a mapping of models, not a field
     for part in path:
         inner = [m.model_fields[str(part)] for m in models if str(part) in m.model_fields]
-        if inner or not isinstance(part, int):
+        if not keyed and (inner or not isinstance(part, int)):
             models = [found for field in inner for found in models_in(field.annotation)]
+            keyed = any(get_origin(field.annotation) is dict for field in inner)
+        elif not isinstance(part, int):
+            keyed = False
     return models
 
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from ftd.errors import InputError
 from ftd.store import Store
 
 Writer = Callable[[Path], None]
@@ -26,6 +27,18 @@ class Params(BaseModel):
     """Base of a job's parameters: unknown keys are errors, values never change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Budget(BaseModel):
+    """How long every run of an experiment trains, in the unit in which the runs are to be equal."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    match: Literal["steps", "epochs", "target_images", "total_images"] = Field(
+        description="What all runs have equally much of: optimizer steps, passes over their "
+        "training images, images of the target seen, or images seen of source and target together."
+    )
+    value: int = Field(ge=1, description="How much of it.")
 
 
 @dataclass(frozen=True)
@@ -114,6 +127,13 @@ class Context(Protocol):
         `files()` names what to save; after a stop request's save, raises :class:`Stopped`.
         """
 
+    def workspace(self) -> Path:
+        """A folder of this attempt alone, for programs that save their state in their own way.
+
+        Empty at first; later attempts are given a copy of what the newest earlier one left in its
+        own, whatever that is: only :meth:`checkpoint` sees to whole and verified states.
+        """
+
     def metric(self, name: str, value: float, step: int) -> None:
         """Record ``split/name`` at `step`; part of the run's reproducible result."""
 
@@ -145,6 +165,18 @@ class Job(ABC, Generic[P]):
         Raises InputError for values that cannot work.
         """
         return params
+
+    def with_budget(self, params: Mapping[str, Any], budget: Budget) -> Mapping[str, Any]:
+        """The parameters as written, not yet validated, with what `budget` means for this job.
+
+        Raises InputError when it means nothing, or `params` say another length already; a
+        ValidationError of :attr:`Params` may pass through.
+        """
+        raise InputError("this job takes no budget", where="budget", fix="Leave budget out")
+
+    def labels_used(self, params: P) -> str:
+        """How many labelled images resolved `params` use, for people; empty when not known."""
+        return ""
 
     def identity(self, params: P) -> Mapping[str, Any]:
         """The JSON values that determine the result: resolved `params` less what cannot matter."""

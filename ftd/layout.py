@@ -6,6 +6,7 @@ HOME/daemon.lock         held by the one daemon; daemon.json says who
 HOME/wake                a fifo that wakes the daemon
 HOME/runs/r12/lock       held by the live worker of run 12
 HOME/runs/r12/attempts/3/   the protocol between daemon and worker (see ftd.protocol)
+HOME/jobs/               files of jobs that are not built in, by digest
 HOME/store/              results shared by runs
 HOME/log/daemon.jsonl    what the daemon did
 """
@@ -53,6 +54,10 @@ class Home:
     @property
     def store(self) -> Path:
         return self.root / "store"
+
+    @property
+    def sources(self) -> Path:
+        return self.root / "jobs"
 
     @property
     def backups(self) -> Path:

@@ -8,6 +8,7 @@ events.jsonl     stream: metrics, progress, notes
 heartbeat        its mtime says the worker's process turns over (evidence, never a verdict)
 log.txt          standard output and error
 checkpoints/N/   sealed folders
+workspace/       what a job's program saves in its own way; the next attempt gets a copy
 artifacts/       files the job keeps
 result.json      sealed last by the worker; if it exists, it decides
 """
@@ -33,6 +34,7 @@ LOG = "log.txt"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 ARTIFACTS = "artifacts"
+WORKSPACE = "workspace"
 
 WAITS_FOR_DATA = "data"  # why an attempt stopped whose input is not there
 
@@ -62,6 +64,7 @@ class Order:
     allow_downloads: bool
     checkpoint_every_s: float
     checkpoint_every_steps: int | None
+    sources: str = ""  # where files of jobs are kept
 
     def as_json(self) -> dict[str, Any]:
         """The order as a JSON object."""

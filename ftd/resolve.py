@@ -10,13 +10,16 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ftd import catalog, origin
-from ftd.design import Cell, Label
+from ftd import described, origin
+from ftd.described import DescribedJob, Refusal
+from ftd.design import Cell
 from ftd.document import KeyPath, shown
-from ftd.errors import InputError, SpecError, UnknownName
-from ftd.explain import explain, parameter_paths, unknown_key
+from ftd.errors import InputError, SpecError
+from ftd.explain import Complaint, explain, parameter_paths, unknown_key
 from ftd.inputs import fingerprint
 from ftd.job import Input, Params
+from ftd.levels import Label
+from ftd.regular import full_path
 from ftd.spec import SERVICE_KEYS, Execution, ExperimentSpec
 from ftd.yamltext import MAX_DEPTH
 
@@ -35,6 +38,7 @@ class Question:
     execution: Execution
     inputs: Mapping[str, Mapping[str, str]]  # name -> {kind, where, fingerprint}
     primary_metric: str
+    labels_used: str  # for people
 
 
 class Resolver:
@@ -44,15 +48,16 @@ class Resolver:
         self._spec = spec
         self._base = base
         try:
-            self.job = catalog.job(spec.job)
-        except UnknownName as error:
-            raise SpecError(
-                error.what, where=spec.document.where(("job",)), fix=error.fix
-            ) from error
+            python = str(full_path(spec.python, base)) if spec.python is not None else None
+            self.job = described.find(spec.job, base, python, also=SERVICE_KEYS)
+        except InputError as error:
+            what = f"{error.where}: {error.what}" if error.where else error.what
+            raise SpecError(what, where=spec.document.where(("job",)), fix=error.fix) from error
         self._execution = {name: getattr(spec, name) for name in Execution.model_fields}
+        self._declared = {*spec.factors, *(spec.tune.over if spec.tune else ())}
         self._varying: set[str] = set()  # paths that have been checked
         self._fingerprints: dict[Input, str] = {}
-        self._levels_shown: dict[tuple[str, str], KeyPath] = {}
+        self._levels_shown: dict[tuple[str, KeyPath, str], KeyPath] = {}
 
     def question(self, cell: Cell) -> Question:
         """Validate and resolve one cell.  Raises SpecError saying where and what is allowed."""
@@ -63,7 +68,7 @@ class Resolver:
                 self._varying.add(path)
             self._assign(raw_execution if path in raw_execution else raw, path, value, cell)
         try:
-            params = self._validated(self.job.Params, raw, cell)
+            params = self._validated(self.job.Params, self._budgeted(raw, cell), cell)
             execution = self._validated(Execution, raw_execution, cell)
             resolved = self.job.resolve(params, self._base)
             return Question(
@@ -73,6 +78,7 @@ class Resolver:
                 execution=execution,
                 inputs=self._inputs(resolved),
                 primary_metric=self.job.primary_metric(resolved),
+                labels_used=self.job.labels_used(resolved),
             )
         except SpecError:
             raise
@@ -111,14 +117,30 @@ class Resolver:
             raw = copy
         raw[last] = value
 
+    def _budgeted(self, raw: dict[str, Any], cell: Cell) -> dict[str, Any]:
+        """The parameters with what the spec's budget means for the job."""
+        if self._spec.budget is None:
+            return raw
+        try:
+            return dict(self.job.with_budget(raw, self._spec.budget))
+        except ValidationError as error:
+            raise self._invalid(error, self.job.Params, raw, cell) from error
+
     def _validated(self, model: type[M], raw: dict[str, Any], cell: Cell) -> M:
         try:
             return model.model_validate(raw)
         except ValidationError as error:
-            complaint = explain(error, raw, model, also=SERVICE_KEYS)
-            place = self._where(cell, complaint.path, below=not complaint.whole)
-            in_cell = _in_cell(cell) if complaint.whole else ""
-            raise SpecError(complaint.what + in_cell, where=place, fix=complaint.fix) from error
+            raise self._invalid(error, model, raw, cell) from error
+
+    def _invalid(
+        self, error: ValidationError, model: type[BaseModel], raw: dict[str, Any], cell: Cell
+    ) -> SpecError:
+        return self._complained(explain(error, raw, model, also=SERVICE_KEYS), cell)
+
+    def _complained(self, complaint: Complaint | Refusal, cell: Cell) -> SpecError:
+        place = self._where(cell, complaint.path, below=not complaint.whole)
+        in_cell = _in_cell(cell) if complaint.whole else ""
+        return SpecError(complaint.what + in_cell, where=place, fix=complaint.fix)
 
     def _factors(self, cell: Cell, params: Params, execution: Execution) -> dict[str, Label]:
         """Every level as shown to people: its name, or its value after validation."""
@@ -128,8 +150,9 @@ class Resolver:
             if not level.named:
                 source = execution if factor in self._execution else params
                 label = _as_label(_value_at(source, factor), label)
-            first = self._levels_shown.setdefault((factor, repr(label)), level.at)
-            if first != level.at and factor in self._spec.factors:
+            listed = (factor, level.listed_at, repr(label))
+            first = self._levels_shown.setdefault(listed, level.at)
+            if first != level.at and factor in self._declared:
                 raise SpecError(
                     f"this level is the same as another one: {shown(label)}",
                     where=self._spec.document.where(level.at),
@@ -145,12 +168,24 @@ class Resolver:
             if known is None:
                 known = self._fingerprints[item] = fingerprint(item)
             inputs[name] = {"kind": item.kind, "where": item.where, "fingerprint": known}
-        return inputs
+        return inputs | self.own.code if self.own else inputs
+
+    @property
+    def job_name(self) -> str:
+        """What the job is called in runs."""
+        return self.own.name if self.own else self._spec.job
+
+    @property
+    def own(self) -> DescribedJob | None:
+        """The job, if it is not built in."""
+        return self.job if isinstance(self.job, DescribedJob) else None
 
     def _refusal(self, error: InputError, raw: Mapping[str, Any], cell: Cell) -> SpecError:
         """What a job refuses, with the place of the parameter it names or whose value it quotes."""
+        if isinstance(error, Refusal):
+            return self._complained(error, cell)
         path = origin.quoted(error.what, raw, self._base)
-        if error.where in parameter_paths(self.job.Params):
+        if error.where == "budget" or error.where in parameter_paths(self.job.Params):
             path = tuple(error.where.split("."))
         what = error.what if path is not None else error.what + _in_cell(cell)
         return SpecError(what, where=self._where(cell, path or (), below=False), fix=error.fix)

@@ -7,6 +7,7 @@ that all cells of one replicate share split, subset, order and crops: contrasts 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 STREAMS = ("split", "classes", "subset", "init", "order", "augment", "dropout", "source")
 
@@ -19,4 +20,21 @@ def keyed_hash(*parts: str | int) -> int:
 
 def streams(seed: int, replicate: int) -> dict[str, int]:
     """The seed of each stream for one replicate (0-based) of an experiment."""
-    return {name: keyed_hash("ftd-seed", seed, replicate, name) for name in STREAMS}
+    return {name: nested_seed(seed, (replicate,), name) for name in STREAMS}
+
+
+def nested_seed(seed: int, position: Sequence[int], name: str) -> int:
+    """The seed of stream `name` at `position`: its number inside the next outer one's, and so on.
+
+    The outermost number stands first.  The first repetition inside another has the seed it would
+    have without being repeated, so that counting a stream on its own keeps the runs there are.
+    """
+    numbers = list(position)
+    while len(numbers) > 1 and numbers[-1] == 0:
+        numbers.pop()
+    return keyed_hash("ftd-seed", seed, *numbers, name)
+
+
+def pinned_seed(number: int, name: str) -> int:
+    """The seed of a stream pinned to `number`: that of replicate `number` under seed 0."""
+    return nested_seed(0, (number,), name)

@@ -10,19 +10,37 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    ValidationError,
+    field_validator,
+)
 
-from ftd import yamltext
+from ftd import includes, yamltext
+from ftd.declared import Assignments, ConditionalFactor, FactorDeclaration, Levels, Tune
 from ftd.document import Document, shown
 from ftd.errors import SpecError
 from ftd.explain import explain
+from ftd.job import Budget
 
 MAX_REPLICATES = 10_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ID = re.compile(r"[er]?[0-9]+", re.IGNORECASE)
 
-Levels = Annotated[list[Any], Field(min_length=1)]
-Assignments = Annotated[dict[str, Any], Field(min_length=1)]
+Stream = Literal[
+    "split", "classes", "subset", "init", "order", "augment", "dropout", "source", "train"
+]
+Count = Annotated[int, Field(ge=1, le=MAX_REPLICATES)]
+CountsByStream = Annotated[dict[Stream, Count], Field(min_length=1)]
+
+
+def _number_or_mapping(value: object) -> str:
+    return "by stream" if isinstance(value, dict) else "of all"
 
 
 class Limits(BaseModel):
@@ -52,7 +70,10 @@ class ExperimentSpec(Execution):
     experiment: str = Field(description="The experiment's name: letters, digits, . _ - (up to 64).")
     job: str = Field(description="The kind of work.")
     description: str = Field("", description="What is asked, in your words.")
-    factors: dict[str, Levels] = Field(
+    include: list[str] = Field(
+        default_factory=list, description="Files whose keys count where this spec has none."
+    )
+    factors: dict[str, FactorDeclaration] = Field(
         default_factory=dict, description="Varied parameters: path or name -> levels."
     )
     cells: list[Assignments] | None = Field(
@@ -61,10 +82,24 @@ class ExperimentSpec(Execution):
     exclude: list[Assignments] = Field(
         default_factory=list, description="Combinations to leave out: factor -> level."
     )
-    replicates: int = Field(
-        1, ge=1, le=MAX_REPLICATES, description="How often each cell runs, with other seeds."
+    baseline: Assignments | None = Field(
+        None, description="One factor at a time: this cell, and each other level alone in it."
     )
+    tune: Tune | None = Field(
+        None, description="Parameters that are chosen inside each cell on validation images."
+    )
+    budget: Budget | None = Field(None, description="How long every run trains.")
+    replicates: Annotated[
+        Annotated[Count, Tag("of all")] | Annotated[CountsByStream, Tag("by stream")],
+        Discriminator(_number_or_mapping),
+    ] = Field(1, description="How often each cell runs, with other seeds.")
     seed: int = Field(0, ge=0, description="The number all seeds are derived from.")
+    seeds: dict[Stream, Annotated[int, Field(ge=0)]] = Field(
+        default_factory=dict, description="Streams whose seed is the same in every replicate."
+    )
+    python: str | None = Field(
+        None, description="Interpreter that executes the runs; ftd.toml must allow it."
+    )
     device: Literal["auto", "gpu", "cpu"] = Field(
         "auto", description="auto: a GPU on a machine that has one, else the CPU."
     )
@@ -99,19 +134,19 @@ class ExperimentSpec(Execution):
 SERVICE_KEYS = tuple(ExperimentSpec.model_fields)
 
 
-def parse(text: str, source: str, overrides: Mapping[str, str] | None = None) -> ExperimentSpec:
+def parse(
+    text: str,
+    source: str,
+    overrides: Mapping[str, str] | None = None,
+    fragments: Mapping[str, str] | None = None,
+) -> ExperimentSpec:
     """Read a spec; `source` names it in errors, `overrides` are ``--set`` values by path.
 
-    Raises SpecError naming source, line and key, what is allowed and the closest match.  The
+    `fragments` are the texts of the files it includes, as :func:`ftd.includes.fragments` reads
+    them.  Raises SpecError naming source, line and key, what is allowed and the closest match.  The
     job's own parameters are checked by :func:`ftd.plan.make_plan`.
     """
-    document = yamltext.read(text, source)
-    if not isinstance(document.root.value, dict):
-        raise SpecError(
-            "empty" if document.root.value is None else "not a mapping of keys to values",
-            where=source,
-            fix="Begin with `experiment: NAME` and `job: NAME`",
-        )
+    document = includes.merged(text, source, fragments or {})
     for path, value in (overrides or {}).items():
         document = _overridden(document, path, value)
     data = document.plain()
@@ -133,6 +168,10 @@ def _overridden(document: Document, path: str, value: str) -> Document:
     node = yamltext.read(value, source, lined=False).root
     # a factor's name may itself be a dotted path
     parts = path.split(".", 1) if path.startswith("factors.") else path.split(".")
+    if parts[0] == "include":
+        raise SpecError(
+            "files are included before anything is set", where=source, fix="Write it in the spec"
+        )
     if not all(parts) or len(parts) > yamltext.MAX_DEPTH:
         raise SpecError("not a key path", where=source, fix="Write --set some.key=value")
     return document.with_value(parts, node)
@@ -140,12 +179,29 @@ def _overridden(document: Document, path: str, value: str) -> Document:
 
 def _check_counts(spec: ExperimentSpec, override: str) -> None:
     """Raise SpecError when every cell sets the path of an override otherwise."""
-    listed = {name: [value] for cell in spec.cells or () for name, value in cell.items()}
-    for factor, levels in {**listed, **spec.factors}.items():
+    tuned = spec.tune.over if spec.tune else {}
+    varied = {name: ("a factor", f"factors.{name}", [value]) for cell in spec.cells or ()
+              for name, value in cell.items()}  # fmt: skip
+    for name, declared in spec.factors.items():
+        # one that is not in every cell leaves the others to the override
+        conditional = isinstance(declared, ConditionalFactor) and declared.when
+        levels = [] if conditional else _levels_of(declared)
+        varied[name] = ("a factor", f"factors.{name}", levels)
+    varied |= {name: ("tuned", f"tune.over.{name}", levels) for name, levels in tuned.items()}
+    for name, (what, path, levels) in varied.items():
         bundles = any(isinstance(level, dict) and "set" in level for level in levels)
-        if not bundles and (override == factor or override.startswith(f"{factor}.")):
+        if levels and not bundles and (override == name or override.startswith(f"{name}.")):
             raise SpecError(
-                f"{factor} is a factor, so this value would count nowhere",
+                f"{name} is {what}, so this value would count nowhere",
                 where=f"--set {override}",
-                fix=f"Set its levels: --set 'factors.{factor}=[...]'",
+                fix=f"Set its levels: --set '{path}=[...]'",
             )
+
+
+def _levels_of(declared: Levels | ConditionalFactor) -> Levels:
+    """Every level that is written for a factor, wherever it exists."""
+    if not isinstance(declared, ConditionalFactor):
+        return declared
+    if isinstance(declared.levels, dict):
+        return [level for levels in declared.levels.values() for level in levels]
+    return declared.levels

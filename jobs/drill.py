@@ -90,7 +90,7 @@ class Drill(Job[DrillParams]):
         score = _score(params, state, done)
         context.metric("test/score", score, done)
         context.artifact(STATE, _files(done, state)[STATE])
-        return Completed({"test/score": score}, _digest(state), done)
+        return Completed({"val/score": score, "test/score": score}, _digest(state), done)
 
 
 def _initial(params: DrillParams, context: Context) -> list[int]:

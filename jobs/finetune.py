@@ -12,16 +12,14 @@ from typing import Any
 
 from pydantic import Field
 
-from ftd.errors import DataError, InputError
-from ftd.job import Completed, Context, Input, Job, Params
-from ftd.regular import full_path
-from jobs import sources
+from ftd.errors import InputError
+from ftd.job import Budget, Completed, Context, Input, Job, Params
+from jobs import budget as budgets
+from jobs import recipe, sources, targets
 from jobs.layers import Treatment, check_weights, numbered, spelled, treatments
 from jobs.params.model import ModelParams
 from jobs.params.target import TargetParams
 from jobs.params.train import TrainParams
-
-PACKAGES = {"elpv": "elpv-dataset", "digits": "scikit-learn"}
 
 
 class FinetuneParams(Params):
@@ -54,14 +52,23 @@ class Finetune(Job[FinetuneParams]):
                 fix="Re-initialise the classifier: R(last)",
             )
         weights = sources.resolve(model.name, model.weights, base)
+        target = targets.resolve(params.target, base)
         return params.model_copy(
             update={
                 "layers": spelled(chosen),
                 "model": model.model_copy(update={"weights": weights}),
-                "target": _resolved_target(params.target, base),
-                "train": _resolved_train(params.train, params.target),
+                "target": target,
+                "train": recipe.resolve(params.train, target, numbered(model.name)),
             }
         )
+
+    def with_budget(self, params: Mapping[str, Any], budget: Budget) -> Mapping[str, Any]:
+        """Steps or epochs of training; for images, steps of whole batches."""
+        return budgets.with_budget(params, budget, FinetuneParams)
+
+    def labels_used(self, params: FinetuneParams) -> str:
+        """Training and validation images, as far as the parameters say."""
+        return budgets.labels_used(params.target)
 
     def identity(self, params: FinetuneParams) -> Mapping[str, Any]:
         """Resolved parameters less what cannot matter: fields that this run does not use."""
@@ -72,25 +79,20 @@ class Finetune(Job[FinetuneParams]):
             "weights": sources.identity(model.name, model.weights),
             "preprocessing": [wanted.mean, wanted.std, wanted.interpolation],
             "layers": params.layers,
-            "target": target.model_dump(mode="json", exclude=_unused_of_target(target)),
-            "train": {
-                **train.model_dump(mode="json", exclude=_unused_of_train(train, target)),
-                **_peak_learning_rates(params),
-            },
+            "target": targets.identity(target),
+            "train": recipe.identity(train, target, _treatments(params), numbered(model.name)),
         }
 
     def inputs(self, params: FinetuneParams) -> Mapping[str, Input]:
-        """The target's images, and the file or package that holds the weights."""
-        target = params.target
-        if target.folder is not None:
-            images = Input("folder", target.folder)
-        else:
-            images = Input("package", PACKAGES[target.dataset])
-        return {"target": images, **sources.inputs(params.model.name, params.model.weights)}
+        """The target's images and labels, and the file or package that holds the weights."""
+        return {
+            **targets.inputs(params.target),
+            **sources.inputs(params.model.name, params.model.weights),
+        }
 
     def primary_metric(self, params: FinetuneParams) -> str:
-        """AUROC where two unbalanced classes are known beforehand, else top-1."""
-        return "test/auroc" if params.target.dataset == "elpv" else "test/top1"
+        """What matters most for this kind of target."""
+        return f"test/{targets.default_metric(params.target)}"
 
     def run(self, params: FinetuneParams, context: Context) -> Completed:
         """Prepare the images, build the network, train it, test what is kept."""
@@ -102,11 +104,16 @@ class Finetune(Job[FinetuneParams]):
         from jobs.train import numerics
         from jobs.train.loop import Training
         from jobs.train.memory import keep_freed_memory
+        from jobs.train.policies import apply_policies
+        from jobs.train.reestimate import reestimate_if_asked
         from jobs.train.state import FILES, TrainingState
 
         keep_freed_memory()
+        numerics.check_precision(params.train.precision, context.device)
         numerics.configure(context.numerics, context.threads)
-        context.fingerprint(numerics.fingerprint(context.numerics, context.device))
+        context.fingerprint(
+            numerics.fingerprint(context.numerics, context.device, params.train.precision)
+        )
         checkpoint = context.restore()
         preprocessing = _preprocessing(params.model)
         data = prepared(
@@ -117,7 +124,6 @@ class Finetune(Job[FinetuneParams]):
             checkpoint,
             FILES,
         )
-        _check_selection(params.train, len(data.splits.val), len(data.listing.class_names))
         network = build(
             params.model.name,
             data.listing.class_names,
@@ -127,11 +133,14 @@ class Finetune(Job[FinetuneParams]):
             dropout_seed=context.seeds["dropout"],
         )
         training = Training.on(data, params.target, params.train, preprocessing, context)
+        training.check_selection()
+        apply_policies(network, params.train)
         state = TrainingState.initial(network, params.train, context.device)
+        reestimate_if_asked(training, state, checkpoint)
         if checkpoint is not None and checkpoint.step > 0:
             state.restore(checkpoint)
         training.run(state)
-        return conclude(training, state, params.layers)
+        return conclude(training, state, params.layers, data.metrics)
 
 
 def _treatments(params: FinetuneParams) -> tuple[Treatment, ...]:
@@ -142,81 +151,3 @@ def _preprocessing(model: ModelParams) -> sources.Preprocessing:
     return sources.preprocessing(
         model.name, mean=model.mean, std=model.std, interpolation=model.interpolation
     )
-
-
-def _resolved_target(target: TargetParams, base: Path) -> TargetParams:
-    explicit: dict[str, Any] = {"crop_size": target.crop_size or target.decode_size}
-    split = "random"
-    if target.dataset == "elpv":
-        split = "blocks"
-    if target.folder is not None:
-        root = full_path(target.folder, base)
-        if not root.is_dir():
-            raise DataError(
-                f"there is no folder {root}", where="target.folder", fix="Check the path"
-            )
-        explicit["folder"] = str(root)
-        if (root / "train").is_dir() and (root / "test").is_dir():
-            split = "given"
-        elif target.split == "given":
-            raise DataError(
-                f"{root} has no folders train and test",
-                where="target.split",
-                fix="Make them (val is optional), or use split: random",
-            )
-    return target.model_copy(update={**explicit, "split": target.split or split})
-
-
-def _resolved_train(train: TrainParams, target: TargetParams) -> TrainParams:
-    validates = target.val_fraction > 0 if target.val_per_class is None else target.val_per_class
-    if train.keep == "best" and not validates and target.split != "given":
-        raise InputError(
-            "train.keep: best needs validation images, and the target asks for none",
-            fix="Use keep: last, or set target.val_per_class",
-        )
-    default = "val/balanced_accuracy" if target.dataset == "elpv" else "val/top1"
-    return train.model_copy(update={"select": train.select or default})
-
-
-def _check_selection(train: TrainParams, num_val: int, num_classes: int) -> None:
-    """Refuse a selection that these images cannot give."""
-    if train.keep == "best" and num_val == 0:
-        raise DataError(
-            "train.keep: best needs validation images, and there are none",
-            fix="Use keep: last, or set target.val_fraction or target.val_per_class",
-        )
-    if train.keep == "best" and train.select == "val/auroc" and num_classes != 2:
-        raise DataError(
-            f"train.select: val/auroc is for two classes, the target has {num_classes}",
-            fix="Use val/top1 or val/balanced_accuracy",
-        )
-
-
-def _unused_of_target(target: TargetParams) -> set[str]:
-    unused = {"folder"}  # where it is; what is in it enters the key as an input
-    if target.dataset != "elpv":
-        unused.add("elpv")
-    if target.val_per_class is not None:
-        unused.add("val_fraction")
-    if target.split == "given":
-        unused.add("test_fraction")
-    return unused
-
-
-def _unused_of_train(train: TrainParams, target: TargetParams) -> set[str]:
-    unused = {"lr", "head_lr_factor"}  # their products count, see _peak_learning_rates
-    unused |= {"betas"} if train.optimizer == "sgd" else {"momentum", "nesterov"}
-    if train.schedule != "step":
-        unused |= {"gamma", "step_size_steps", "step_size_epochs"}
-    if target.crop_size == target.decode_size:
-        unused.add("crop")
-    if train.keep == "last":
-        unused.add("select")
-    return unused
-
-
-def _peak_learning_rates(params: FinetuneParams) -> dict[str, float]:
-    """The peak learning rate of each treatment that occurs; frozen layers have none."""
-    lr, chosen = params.train.lr, _treatments(params)
-    rates = {Treatment.FT: lr, Treatment.R: lr * params.train.head_lr_factor}
-    return {f"lr_{treatment}": rate for treatment, rate in rates.items() if treatment in chosen}

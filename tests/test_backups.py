@@ -177,19 +177,22 @@ def test_the_daemon_makes_a_backup_when_one_is_due(tmp_path: Path) -> None:
     connection.close()
 
 
-SECOND = """
+A_MIGRATION = """
 def up(migrator, db):
-    db.execute_sql("CREATE TABLE second (id INTEGER)")
+    db.execute_sql("CREATE TABLE another (id INTEGER)")
     {then}
 """
 
 
-def a_second_schema(folder: Path, monkeypatch: pytest.MonkeyPatch, then: str) -> None:
+THIS, NEXT = db.SCHEMA_VERSION, db.SCHEMA_VERSION + 1
+
+
+def a_next_schema(folder: Path, monkeypatch: pytest.MonkeyPatch, then: str) -> None:
     """Let this ftd know one schema more than the ledger has."""
     shutil.copytree(db.MIGRATIONS, folder)
-    (folder / "0002_second.py").write_text(SECOND.format(then=then))
+    (folder / f"{NEXT:04}_another.py").write_text(A_MIGRATION.format(then=then))
     monkeypatch.setattr(db, "MIGRATIONS", folder)
-    monkeypatch.setattr(db, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(db, "SCHEMA_VERSION", NEXT)
 
 
 def tables(path: Path) -> set[str]:
@@ -204,12 +207,12 @@ def test_an_upgrade_is_preceded_by_a_backup(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The copy has the older schema, the ledger the newer one; doing it again does nothing."""
-    a_second_schema(tmp_path / "migrations", monkeypatch, "pass")
-    with pytest.raises(LedgerError, match="has schema 1, this ftd needs 2"):
+    a_next_schema(tmp_path / "migrations", monkeypatch, "pass")
+    with pytest.raises(LedgerError, match=f"has schema {THIS}, this ftd needs {NEXT}"):
         open_ledger(home)
-    assert db.upgrade(home) == ["0002_second"]
-    (copy,) = home.backups.glob("*-before-schema-2.sqlite")
-    assert tables(home.ledger) - tables(copy) == {"second"}
+    assert db.upgrade(home) == [f"{NEXT:04}_another"]
+    (copy,) = home.backups.glob(f"*-before-schema-{NEXT}.sqlite")
+    assert tables(home.ledger) - tables(copy) == {"another"}
     ledger = open_ledger(home)
     assert reads.counts(ledger)["queued"] == 120
     ledger.close()
@@ -222,7 +225,7 @@ def test_an_upgrade_that_fails_changes_nothing(
 ) -> None:
     """The ledger is as before, and the ftd of before can go on with it."""
     before = tables(home.ledger)
-    a_second_schema(tmp_path / "migrations", monkeypatch, "raise RuntimeError('no')")
+    a_next_schema(tmp_path / "migrations", monkeypatch, "raise RuntimeError('no')")
     with pytest.raises(RuntimeError):
         db.upgrade(home)
     assert tables(home.ledger) == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ from jobs.data.keyed import Bits, keyed_bits, keyed_order, splitmix64
 from jobs.data.listing import Listing
 from jobs.data.order import Order
 from jobs.data.subset import subset
+from jobs.params.target import TargetParams
 
 MASK = (1 << 64) - 1
 
@@ -32,6 +35,10 @@ def listing_of_labels(labels: list[int]) -> Listing:
         image=lambda content: Image.new("L", (8, 8), content[0]),
         where="made up",
     )
+
+
+def target(**fields: Any) -> TargetParams:
+    return TargetParams(dataset="digits", **fields)
 
 
 distinct = st.lists(st.integers(0, MASK), min_size=1, max_size=60, unique=True).map(digests_of)
@@ -105,8 +112,8 @@ def test_subsets_are_nested(labels: list[int], seed: int, data: st.DataObject) -
     larger = data.draw(st.integers(1, most))
     smaller = data.draw(st.integers(1, larger))
     everyone = np.arange(len(labels))
-    small = subset(listing, digests, everyone, smaller, seed)
-    large = subset(listing, digests, everyone, larger, seed)
+    small = subset(listing, digests, everyone, target(per_class=smaller), seed, 0)
+    large = subset(listing, digests, everyone, target(per_class=larger), seed, 0)
     assert set(small.tolist()) <= set(large.tolist())
     assert np.bincount(listing.labels[small]).tolist() == [smaller] * 4
 
@@ -116,7 +123,7 @@ def test_too_many_per_class_is_refused() -> None:
     listing = listing_of_labels([0, 0, 0, 1, 1])
     digests = splitmix64(np.arange(5, dtype=np.uint64))
     with pytest.raises(DataError, match=r"per_class: 3 asked for, but class c1 has only 2"):
-        subset(listing, digests, np.arange(5), 3, seed=1)
+        subset(listing, digests, np.arange(5), target(per_class=3), 1, 0)
 
 
 @given(distinct, seeds, st.integers(0, 9))

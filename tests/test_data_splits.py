@@ -15,7 +15,8 @@ from ftd.errors import DataError
 from jobs.data.elpv import elpv_listing
 from jobs.data.keyed import splitmix64
 from jobs.data.listing import Listing
-from jobs.data.splits import NUM_BLOCKS, largest_remainder, split
+from jobs.data.quotas import largest_remainder
+from jobs.data.splits import NUM_BLOCKS, split
 from jobs.params.target import TargetParams
 
 
@@ -27,7 +28,7 @@ def made_up(labels: list[int], groups: tuple[str, ...] | None = None) -> Listing
         content=lambda index: b"",
         image=lambda content: Image.new("L", (8, 8)),
         where="made up",
-        groups=groups,
+        neighbourhoods=groups,
     )
 
 
@@ -171,8 +172,8 @@ def test_elpv_lists_every_cell() -> None:
     assert len(listing) == 2624 and list(listing.ids) == sorted(listing.ids)
     assert listing.class_names == ("defective", "functional")
     assert np.bincount(listing.labels).tolist() == [56 + 50 + 313 + 402, 588 + 920 + 117 + 178]
-    assert listing.groups is not None
-    assert {name: listing.groups.count(name) for name in ("mono", "poly")} == {
+    assert listing.neighbourhoods is not None
+    assert {name: listing.neighbourhoods.count(name) for name in ("mono", "poly")} == {
         "mono": 1074,
         "poly": 1550,
     }

@@ -59,9 +59,8 @@ def test_a_home_of_old_opens_and_goes_on(old: Path, tmp_path: Path) -> None:
     assert {name: run["state_sha256"] for name, run in found.items()} == {
         name: run["state_sha256"] for name, run in expected.items()
     }
-    assert {name: run["metrics"] for name, run in found.items()} == {
-        name: run["metrics"] for name, run in expected.items()
-    }
+    for name, run in expected.items():  # a later job may report more
+        assert run["metrics"].items() <= found[name]["metrics"].items()
     first, second = home.json("show", "r2")["attempts"]
     assert first["outcome"] == "lost"
     assert second["outcome"] == "completed"

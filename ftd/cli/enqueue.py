@@ -59,10 +59,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _request(args: argparse.Namespace) -> EnqueueRequest:
+    from ftd.includes import fragments
+
     text, source, base = _read(args.spec)
     if not is_utf8(str(base)):  # it goes into the ledger
         raise InputError(f"the name of the folder {base} is not UTF-8", fix="Rename it")
     return EnqueueRequest(
+        fragments=fragments(text, source, base),
         spec_text=text,
         source=source,
         base=str(base),
@@ -109,11 +112,11 @@ def _preview(home: Home, request: EnqueueRequest, *, as_json: bool) -> int:
     from ftd.views import preview as view
     from ftd.views.table import show
 
-    plan, known = preview(home, request)
+    found = preview(home, request)
     if as_json:
-        print_json(view.as_json(plan, known))
+        print_json(view.as_json(found.plan, found.known, found.estimate))
     else:
-        show(view.tables(plan, known))
+        show(view.tables(found.plan, found.known, found.estimate))
     return 0
 
 

@@ -9,10 +9,9 @@ from ftd.cli.home import home_of, opened
 from ftd.cli.output import add_json, print_json
 from ftd.errors import UnknownName, closest
 from ftd.ledger.names import experiment_id
-from ftd.ledger.places import PlaceRow, places
+from ftd.ledger.places import PlaceRow, outline, places
 from ftd.ledger.reads import experiments
-from ftd.states import RunState
-from ftd.stats.observations import Observation
+from ftd.stats.reading import chosen, observed
 from ftd.stats.summary import summarise
 
 
@@ -37,9 +36,10 @@ def run(args: argparse.Namespace) -> int:
     with opened(home_of(args)) as ledger:
         number = experiment_id(ledger, args.experiment)
         (about,) = experiments(ledger, only=number)
-        rows = places(ledger, number)
+        rows, read_as = places(ledger, number), outline(ledger, number)
     metric = chosen_metric(rows, args.metric, about.primary_metric)
-    found = summarise([observation(row, metric) for row in rows], metric)
+    choices = chosen(rows, read_as)
+    found = summarise(observed(rows, choices, metric, read_as), metric, read_as, choices)
     if args.json:
         print_json({"experiment": about.name, "id": f"e{about.id}", **view.as_json(found)})
     else:
@@ -62,25 +62,3 @@ def chosen_metric(rows: Sequence[PlaceRow], wanted: str | None, primary: str) ->
             fix=f"{near} Metrics: {', '.join(have)}".strip(),
         )
     return wanted
-
-
-def observation(row: PlaceRow, metric: str) -> Observation:
-    """What one place says about `metric`, or why it says nothing."""
-    run = row.run
-    value = run.metrics.get(metric) if run.state == RunState.DONE else None
-    if value is not None:
-        absent = ""
-    elif run.state == RunState.DONE:
-        absent = f"done, without {metric}"
-    else:
-        absent = f"{run.state}: {run.error}" if run.error else str(run.state)
-    return Observation(
-        run_id=run.id,
-        cell=row.cell,
-        replicate=row.replicate,
-        factors=row.factors,
-        value=value,
-        absent=absent,
-        cost_s=run.cost_s,
-        flags=(*run.flags, *(("approximate",) if run.approximate else ())),
-    )

@@ -27,7 +27,17 @@ from ftd.ledger.db import Ledger
 from ftd.ledger.execution import Ending, LiveAttempt
 from ftd.ledger.ingest import ingest
 from ftd.process import Identity, age_s, kill_session, open_pidfd, send_signal
-from ftd.protocol import CHECKPOINTS, EVENTS, EXIT_STORAGE, HEARTBEAT, LOG, RESULT, STOP, WORKER
+from ftd.protocol import (
+    CHECKPOINTS,
+    EVENTS,
+    EXIT_STORAGE,
+    HEARTBEAT,
+    LOG,
+    RESULT,
+    STOP,
+    WORKER,
+    WORKSPACE,
+)
 from ftd.states import Outcome, RunState
 
 GRACE_PER_CHECKPOINT = 3  # the grace is at least this many times the slowest checkpoint
@@ -270,8 +280,9 @@ class Attempts:
 
     def _drop_checkpoints(self, run_id: int) -> None:
         """A finished run is known by its artifacts; nobody will resume it."""
-        for folder in (self._home.run(run_id) / "attempts").glob(f"*/{CHECKPOINTS}"):
-            shutil.rmtree(folder, ignore_errors=True)
+        for name in (CHECKPOINTS, WORKSPACE):
+            for folder in (self._home.run(run_id) / "attempts").glob(f"*/{name}"):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _forget(self, attempt: LiveAttempt) -> None:
         for seen in (

@@ -10,16 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from ftd.daemon.remains import MARK
+from ftd.environment import inheritable
 from ftd.process import Identity, identity_of
 from ftd.protocol import LOG, Order
-
-# What a worker may inherit; the rest of the daemon's environment (tokens, shells' settings) stays.
-KEPT = frozenset(
-    {"PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV"}
-)
-KEPT_PREFIXES = (
-    "LC_", "XDG_", "TORCH_", "HF_", "ATEN_", "ONEDNN_", "DNNL_", "KMP_", "NVIDIA_", "FTD_",
-)  # fmt: skip
+from ftd.source import INTERPRETER
 
 
 class Launcher(Protocol):
@@ -42,7 +36,7 @@ class LocalLauncher:
         with (directory / LOG).open("ab") as log:
             child = subprocess.Popen(
                 # -P: a folder called jobs where we happen to stand must not shadow ours.
-                [sys.executable, "-P", "-m", "ftd.worker", str(directory)],
+                [interpreter(order), "-P", "-m", "ftd.worker", str(directory)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -64,15 +58,15 @@ class LocalLauncher:
         return status
 
 
+def interpreter(order: Order) -> str:
+    """The Python that executes an order: the one it names, or ours."""
+    return order.inputs.get(INTERPRETER, {}).get("where", sys.executable)
+
+
 def environment(inherited: Mapping[str, str], order: Order) -> dict[str, str]:
     """A worker's environment: what may be inherited, its one device, its threads."""
-    kept = {
-        name: value
-        for name, value in inherited.items()
-        if name in KEPT or name.startswith(KEPT_PREFIXES)
-    }
     threads = str(order.threads)
-    return kept | {
+    return inheritable(inherited) | {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": order.device_id if order.device_kind == "gpu" else "",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic matrix products

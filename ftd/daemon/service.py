@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+import sys
 from contextlib import suppress
 
 from ftd import faults
@@ -15,7 +16,7 @@ from ftd.daemon import presence, wake
 from ftd.daemon.attempts import Attempts
 from ftd.daemon.backups import NightlyBackup
 from ftd.daemon.devices import Devices, Seen
-from ftd.daemon.launch import LocalLauncher
+from ftd.daemon.launch import LocalLauncher, interpreter
 from ftd.daemon.log import Log
 from ftd.daemon.queue import Queue
 from ftd.daemon.scheduler import assignments
@@ -197,6 +198,8 @@ class _Service:
         order = self._order(attempt)
         seal_json(directory / ORDER, order.as_json())
         faults.point("start.ordered")
+        if not self._may_execute(attempt, order):
+            return
         if order.device_kind == "gpu" and not self._still_free(attempt):
             self._call_off(attempt, f"somebody else began to use {attempt.device}")
             return
@@ -212,6 +215,22 @@ class _Service:
             device=attempt.device,
             pid=identity.pid if identity else None,
         )
+
+    def _may_execute(self, attempt: LiveAttempt, order: Order) -> bool:
+        """Whether the order's interpreter is allowed and there; ends the attempt if not."""
+        python = interpreter(order)
+        if python == sys.executable:
+            return True
+        if not self._config.jobs.allows(python):
+            why = f"the interpreter {python} is not allowed by [jobs] interpreters in ftd.toml"
+            refused = Ending(Outcome.REFUSED, RunState.FAILED, None, error=why)
+            execution.end_attempt(self._ledger, attempt, refused)
+            self._log.warning("refused", run=f"r{attempt.run_id}", why=why)
+            return False
+        if not os.access(python, os.X_OK):
+            self._call_off(attempt, f"there is no interpreter {python}", wait_s=UNKNOWN_S)
+            return False
+        return True
 
     def _still_free(self, attempt: LiveAttempt) -> bool:
         """Look at a GPU once more between lease and launch: people do not wait for our ticks."""
@@ -258,6 +277,7 @@ class _Service:
             number=attempt.number,
             device_id=attempt.device,
             store=str(self._home.store),
+            sources=str(self._home.sources),
             allow_downloads=self._config.allow_downloads,
             checkpoint_every_s=self._config.checkpoints.every_s,
             checkpoint_every_steps=self._config.checkpoints.every_steps,

@@ -9,20 +9,23 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ftd.daemon.wake import wake
-from ftd.errors import InputError
+from ftd.errors import InputError, SpecError
 from ftd.layout import Home
 from ftd.ledger import names, wishes
 from ftd.ledger.db import Ledger, opened
+from ftd.regular import full_path
 from ftd.states import RunState, Wish
 
 if TYPE_CHECKING:
     from ftd.ledger.enqueue import Enqueued
+    from ftd.ledger.history import Estimate
     from ftd.plan import Plan
+    from ftd.spec import ExperimentSpec
 
 
 MAX_PRIORITY = 1000  # as in a spec
@@ -30,7 +33,11 @@ MAX_PRIORITY = 1000  # as in a spec
 
 @dataclass(frozen=True)
 class EnqueueRequest:
-    """Turn a spec into runs.  `overrides` maps parameter paths to YAML text."""
+    """Turn a spec into runs.
+
+    `overrides` maps parameter paths to YAML text; `fragments` has the texts of the files that the
+    spec includes, as :func:`ftd.includes.fragments` reads them.
+    """
 
     spec_text: str
     source: str
@@ -38,6 +45,7 @@ class EnqueueRequest:
     overrides: Mapping[str, str]
     priority: int | None = None
     fresh: bool = False
+    fragments: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,18 +66,26 @@ def asking_user() -> str:
         return f"uid{os.getuid()}"
 
 
-def preview(home: Home, request: EnqueueRequest) -> tuple[Plan, dict[str, tuple[int, RunState]]]:
-    """The plan of a request and what the ledger already has of it (key -> run id, state).
+@dataclass(frozen=True)
+class Preview:
+    """What a request would do: its plan, what the ledger has of it, how long the rest may take."""
 
-    Touches nothing; the home need not exist.
-    """
+    plan: Plan
+    known: Mapping[str, tuple[int, RunState]]  # key -> run id, state
+    estimate: Estimate | None
+
+
+def preview(home: Home, request: EnqueueRequest) -> Preview:
+    """What :func:`submit` would do with a request.  Touches nothing; the home need not exist."""
     if not home.ledger.exists():
-        return _plan(request, gpu_known=False), {}
+        return Preview(_plan(home, request, gpu_known=False), {}, None)
     from ftd.ledger.enqueue import known_runs
+    from ftd.ledger.history import estimate
 
     with opened(home) as ledger:
-        plan = _plan(request, gpu_known=_gpu_known(ledger))
-        return plan, known_runs(ledger, plan)
+        plan = _plan(home, request, gpu_known=_gpu_known(ledger))
+        known = known_runs(ledger, plan)
+        return Preview(plan, known, estimate(ledger, plan, known))
 
 
 def submit(
@@ -92,14 +108,17 @@ def submit(
 def _enqueue(home: Home, request: EnqueueRequest, who: str) -> Enqueued:
     from ftd.daemon.queue import Queue
     from ftd.ledger.enqueue import write_plan
+    from ftd.source import keep
 
     plan = None
     if not home.ledger.exists():
-        plan = _plan(request, gpu_known=False)  # a wrong spec must not even make a home
+        plan = _plan(home, request, gpu_known=False)  # a wrong spec must not even make a home
     with opened(home, create=True) as ledger:
         gpu_known = _gpu_known(ledger)  # somebody else may just have made the home
         if plan is None or gpu_known:
-            plan = _plan(request, gpu_known=gpu_known)
+            plan = _plan(home, request, gpu_known=gpu_known)
+        if plan.job_file is not None:
+            keep(home.sources, plan.job_file)
         enqueued = write_plan(
             ledger,
             plan,
@@ -108,6 +127,11 @@ def _enqueue(home: Home, request: EnqueueRequest, who: str) -> Enqueued:
             owner=who,
             priority=request.priority if request.priority is not None else plan.priority,
             announce=Queue(ledger).put,
+            request={
+                "source": request.source,
+                "overrides": dict(request.overrides),
+                "fragments": dict(request.fragments),
+            },
         )
     wake(home.wake)
     return enqueued
@@ -131,16 +155,34 @@ def _change(home: Home, request: ChangeRequest, who: str) -> tuple[int, ...]:
     return tuple(runs)
 
 
-def _plan(request: EnqueueRequest, *, gpu_known: bool) -> Plan:
+def _plan(home: Home, request: EnqueueRequest, *, gpu_known: bool) -> Plan:
     from ftd.plan import make_plan
     from ftd.spec import parse
 
-    spec = parse(request.spec_text, request.source, request.overrides)
+    spec = parse(request.spec_text, request.source, request.overrides, request.fragments)
+    _check_allowed(home, spec, Path(request.base))
     kind = spec.device
     if kind == "auto":
         kind = "gpu" if gpu_known or gpu_present() else "cpu"
     nonce = os.urandom(8).hex() if request.fresh else None
     return make_plan(spec, Path(request.base), device_kind=kind, fresh_nonce=nonce)
+
+
+def _check_allowed(home: Home, spec: ExperimentSpec, base: Path) -> None:
+    """Raise SpecError for an interpreter that ``ftd.toml`` does not allow."""
+    if spec.python is None:
+        return
+    from ftd.config import load
+
+    python = str(full_path(spec.python, base))
+    config = load(home)
+    if not config.jobs.allows(python):
+        allowed = ", ".join(config.jobs.interpreters) or "none"
+        raise SpecError(
+            f"the interpreter {python} is not allowed here",
+            where=spec.document.where(("python",)),
+            fix=f"Allowed in ftd.toml, [jobs] interpreters: {allowed}",
+        )
 
 
 def gpu_present() -> bool:

@@ -94,7 +94,7 @@ def store(home: Home, ledger: Ledger) -> Iterator[Problem]:
 def leftovers(home: Home, ledger: Ledger) -> Iterator[Problem]:
     """What somebody was writing when they were killed."""
     places = (
-        ".*", "runs/r*/.*", "runs/r*/attempts/.*", "runs/r*/attempts/*/.*",
+        ".*", "runs/r*/.*", "jobs/.*", "runs/r*/attempts/.*", "runs/r*/attempts/*/.*",
         f"runs/r*/attempts/*/{CHECKPOINTS}/.*", "store/*/.*",
     )  # fmt: skip
     found = [path for place in places for path in _each(home.root, place)]

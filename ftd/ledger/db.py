@@ -28,7 +28,7 @@ BUSY_TIMEOUT_S = 60
 PassingTrouble = peewee.OperationalError  # busy, disk full, ...: nothing was written
 NETWORK_FILESYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs"})
 MIGRATIONS = Path(ftd.__file__).resolve().parent.parent / "migrations"
-SCHEMA_VERSION = 1  # the number of the newest migration, kept in PRAGMA user_version
+SCHEMA_VERSION = 2  # the number of the newest migration, kept in PRAGMA user_version
 
 
 class Ledger:

@@ -58,7 +58,9 @@ def run_details(ledger: Ledger, run_id: int) -> dict[str, Any]:
                 "id": f"e{member['experiment']}",
                 "cell": member["cell"],
                 "replicate": member["replicate"],
+                "candidate": member["candidate"],
                 "factors": member["factors"],
+                "tuned": member["tuned"] or {},
                 "wish": member["wish"],
                 "wished_by": member["wished_by"],
                 "wished_why": member["wished_why"],
@@ -158,6 +160,7 @@ def experiment_details(ledger: Ledger, experiment: int) -> dict[str, Any]:
         "runs": [f"r{number}" for number in sorted(ledger.values(members))],
         "base": row["base"],
         "spec": row["spec_text"],
+        "request": row["request"],
         "history": [
             {"at": event["at"], "kind": event["kind"], "who": event["who"], "data": event["data"]}
             for event in ledger.rows(history)

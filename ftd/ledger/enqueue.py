@@ -6,8 +6,9 @@ the digest of its spec.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from peewee import fn
 
@@ -44,8 +45,11 @@ def write_plan(
     owner: str,
     priority: int,
     announce: Callable[[int], None],
+    request: Mapping[str, Any] | None = None,
 ) -> Enqueued:
     """Record `plan` and announce it; `announce(experiment id)` puts the message in the queue.
+
+    `request` is what besides `spec_text` and `base` is needed to plan it again (JSON values).
 
     When this returns, it is committed: nothing of it can be lost.
     """
@@ -69,6 +73,8 @@ def write_plan(
                 spec_digest=plan.spec_digest,
                 base=base,
                 primary_metric=plan.primary_metric,
+                outline=plan.outline.as_json(),
+                request=None if request is None else dict(request),
                 submitted_at=now(),
             )
         else:
@@ -162,7 +168,7 @@ def _write_memberships(
     """One membership per place; a known experiment's places want to run again."""
     wanted = {"wish": Wish.RUN, "wished_by": owner, "wished_at": now(), "wished_why": "enqueue"}
     have = set(
-        Membership.select(Membership.cell, Membership.replicate)
+        Membership.select(Membership.cell, Membership.replicate, Membership.candidate)
         .where(Membership.experiment == experiment)
         .tuples()
         .execute(ledger.db)
@@ -178,11 +184,13 @@ def _write_memberships(
                 "run": stored[place.run_key][0],
                 "cell": place.cell,
                 "replicate": place.replicate,
+                "candidate": place.candidate,
                 "factors": place.factors,
+                "tuned": place.tuned or None,
                 "priority": priority,
                 **wanted,
             }
             for place in plan.places
-            if (place.cell, place.replicate) not in have
+            if (place.cell, place.replicate, place.candidate) not in have
         ),
     )

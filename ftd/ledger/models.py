@@ -60,6 +60,8 @@ class Experiment(Table):
     spec_digest = TextField()
     base = TextField()  # folder that the spec's relative paths start from
     primary_metric = TextField()
+    outline = JSONText(null=True)  # ftd.outline.Outline; NULL: plain factors and replicates
+    request = JSONText(null=True)  # what besides spec_text and base makes it again
     submitted_at = FloatField()
     admitted_at = FloatField(null=True)
 
@@ -109,7 +111,9 @@ class Membership(Table):
     run = ForeignKeyField(Run, backref="memberships")
     cell = IntegerField()
     replicate = IntegerField()
+    candidate = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])  # 0 where nothing is tuned
     factors = JSONText()
+    tuned = JSONText(null=True)  # the candidate's levels
     priority = IntegerField(default=0)
     wish = TextField(constraints=[one_of("wish", Wish)])
     wished_by = TextField()
@@ -117,7 +121,7 @@ class Membership(Table):
     wished_why = TextField(default="")
 
     class Meta:
-        indexes = ((("experiment", "cell", "replicate"), True),)
+        indexes = ((("experiment", "cell", "replicate", "candidate"), True),)
 
 
 class Dependency(Table):

@@ -1,49 +1,65 @@
 """An experiment place by place: what summaries, exports and waits read.
 
-Two places of one experiment may share a run (parameters that cannot matter), so that an experiment
-has as many places as cells x replicates but perhaps fewer runs.
+A place is a cell and replicate, with one candidate where nothing is tuned and several where they
+are chosen from.  Two places of one experiment may share a run (parameters that cannot matter), so
+that it has as many places as cells x replicates x candidates but perhaps fewer runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from peewee import fn
 
 from ftd.ledger.db import Ledger, chunks
-from ftd.ledger.models import Attempt, Membership, Run
+from ftd.ledger.models import Attempt, Experiment, Membership, Run
 from ftd.ledger.reads import runs
 from ftd.ledger.rows import RunRow
+from ftd.outline import Outline
 from ftd.states import RunState
 
 
 @dataclass(frozen=True)
 class PlaceRow:
-    """A cell and replicate of an experiment, and the run that answers it."""
+    """A cell and replicate of an experiment, one of its candidates, and the run that answers it."""
 
     cell: int
     replicate: int
     factors: Mapping[str, Any]
     run: RunRow
+    candidate: int = 0
+    tuned: Mapping[str, Any] = field(default_factory=dict)
 
 
 def places(ledger: Ledger, experiment: int) -> list[PlaceRow]:
-    """All places of an experiment by cell and replicate."""
+    """All places of an experiment by cell, replicate and candidate."""
     with ledger.snapshot():
         by_id = {row.id: row for row in runs(ledger, experiment=experiment)}
         query = (
             Membership.select(
-                Membership.cell, Membership.replicate, Membership.factors, Membership.run
+                Membership.cell, Membership.replicate, Membership.factors, Membership.run,
+                Membership.candidate, Membership.tuned,
             )
             .where(Membership.experiment == experiment)
-            .order_by(Membership.cell, Membership.replicate)
-        )
+            .order_by(Membership.cell, Membership.replicate, Membership.candidate)
+        )  # fmt: skip
         return [
-            PlaceRow(row["cell"], row["replicate"], row["factors"], by_id[row["run"]])
+            PlaceRow(
+                row["cell"], row["replicate"], row["factors"], by_id[row["run"]],
+                row["candidate"], row["tuned"] or {},
+            )
             for row in ledger.rows(query)
-        ]
+        ]  # fmt: skip
+
+
+def outline(ledger: Ledger, experiment: int) -> Outline:
+    """How an experiment's places are to be read."""
+    query = Experiment.select(Experiment.outline).where(Experiment.id == experiment)
+    row = ledger.row(query)
+    assert row is not None, "callers resolve the id first"
+    return Outline.from_json(row["outline"])
 
 
 def state_counts(

@@ -70,7 +70,7 @@ class ExperimentRow:
     primary_metric: str
     submitted_at: float
     admitted: bool
-    num_places: int  # cells x replicates
+    num_places: int  # cells x replicates x candidates
     counts: Mapping[str, int] | None
 
 

@@ -13,7 +13,10 @@ from ftd.ledger.models import Experiment, Membership
 
 @dataclass(frozen=True)
 class Standing:
-    """The experiments that share a run; the rest as the one asked about, else the first, has it."""
+    """The experiments that share a run; the rest as the one asked about, else the first, has it.
+
+    `factors` are its cell's levels and, after them, what is tuned.
+    """
 
     experiments: tuple[str, ...]
     owner: str
@@ -37,6 +40,7 @@ def standings(
                 Membership.run,
                 Membership.experiment,
                 Membership.factors,
+                Membership.tuned,
                 Membership.cell,
                 Membership.replicate,
                 Membership.wished_by,
@@ -60,7 +64,7 @@ def standings(
             experiments=tuple(dict.fromkeys(row["name"] for row in rows)),
             owner=shown["owner"],
             primary_metric=shown["primary_metric"],
-            factors=shown["factors"],
+            factors={**shown["factors"], **(shown["tuned"] or {})},
             cell=shown["cell"],
             replicate=shown["replicate"],
             admitted=any(row["admitted_at"] is not None for row in rows),

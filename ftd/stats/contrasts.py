@@ -2,18 +2,20 @@
 
 Two runs are a pair when they agree in every other factor and in the replicate, so that they share
 split, subset, order and initial weights.  Pairs of one replicate are no independent evidence: they
-are averaged, and the replicate is the unit that a mean, a spread and an interval count.
+are averaged, and the replicate is the unit that a mean, a spread and an interval count; or the top
+stream's repetition, where streams are counted on their own, or the level of a random factor.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from ftd.stats.observations import Label, Observation, by_level, same
+from ftd.outline import PLAIN, Outline
+from ftd.stats.observations import Label, Observation, by_level, same, unit
 from ftd.stats.spread import Interval, Spread, interval, spread
 
 MAX_LEVELS_ALL_PAIRS = 6  # 15 contrasts; above, every level against the first
@@ -22,7 +24,7 @@ _ROUNDING = 2.0**-50  # of two values: what is less in their difference is left 
 
 @dataclass(frozen=True)
 class Contrast:
-    """Level `level` minus level `baseline`; `difference` is over replicates.
+    """Level `level` minus level `baseline`; `difference` is over units (replicates).
 
     `pairs` are the run ids (level, baseline) that entered; `num_possible` counts the pairs that
     would exist had every run a value; `num_identical` those that are one and the same run.
@@ -37,60 +39,92 @@ class Contrast:
     num_identical: int
 
 
-def contrasts(observations: Sequence[Observation], factor: str) -> list[Contrast]:
+def contrasts(
+    observations: Sequence[Observation], factor: str, outline: Outline = PLAIN
+) -> list[Contrast]:
     """All pairs of levels of a factor; with more than six, each level against the first.
 
     The first level, not the best one: picking the best from the same data makes every difference
-    to it look larger than it is.
+    to it look larger than it is.  Around a baseline, each level against the baseline's; of a
+    factor that is no plain one, none.
     """
-    found = [(level, _placed(seen, factor)) for level, seen in by_level(observations, factor)]
-    if len(found) <= MAX_LEVELS_ALL_PAIRS:
+    if factor in outline.roles:
+        return []
+    random = next((name for name, role in outline.roles.items() if role == "random"), None)
+    found = by_level(observations, factor)
+    first = 0
+    if outline.baseline is not None and factor in outline.baseline:
+        wanted = same(outline.baseline[factor])
+        first = next((i for i, (level, _) in enumerate(found) if same(level) == wanted), 0)
+    if outline.baseline is None and len(found) <= MAX_LEVELS_ALL_PAIRS:
         chosen = [(one, baseline) for baseline, one in combinations(found, 2)]
     else:
-        chosen = [(one, found[0]) for one in found[1:]]
-    return [_contrast(*one, *baseline) for one, baseline in chosen]
+        chosen = [(one, found[first]) for index, one in enumerate(found) if index != first]
+    return [_contrast(factor, one, baseline, random) for one, baseline in chosen]
 
 
-_Placed = Mapping[tuple[object, ...], Observation]
+_Level = tuple[Label, Sequence[Observation]]
 
 
-def _placed(observations: Sequence[Observation], factor: str) -> _Placed:
-    """The observations of one level by all that makes a pair: other factors and replicate."""
-    return {_place(seen, factor): seen for seen in observations}
-
-
-def _place(seen: Observation, factor: str) -> tuple[object, ...]:
-    rest = (f"{name}={same(label)}" for name, label in seen.factors.items() if name != factor)
-    return (seen.replicate, *sorted(rest))
-
-
-def _contrast(level: Label, ones: _Placed, baseline: Label, others: _Placed) -> Contrast:
-    by_replicate: dict[int, list[float]] = defaultdict(list)
+def _contrast(factor: str, one: _Level, baseline: _Level, random: str | None) -> Contrast:
+    by_unit: dict[object, list[float]] = defaultdict(list)
     pairs = []
     num_possible = num_identical = 0
     scale = 0.0
-    for place, one in ones.items():
-        other = others.get(place)
-        if other is None:
-            continue
+    for this, other in _paired(one[1], baseline[1], factor):
         num_possible += 1
-        if one.value is None or other.value is None:
+        if this.value is None or other.value is None:
             continue
-        by_replicate[one.replicate].append(one.value - other.value)
-        scale = max(scale, abs(one.value), abs(other.value))
-        pairs.append((one.run_id, other.run_id))
-        num_identical += one.run_id == other.run_id
-    means = [statistics.fmean(by_replicate[key]) for key in sorted(by_replicate)]
+        drawn = random is not None and random in this.factors
+        independent = same(this.factors[random or ""]) if drawn else unit(this)
+        by_unit[independent].append(this.value - other.value)
+        scale = max(scale, abs(this.value), abs(other.value))
+        pairs.append((this.run_id, other.run_id))
+        num_identical += this.run_id == other.run_id
+    means = [statistics.fmean(values) for values in by_unit.values()]
     found = _unrounded(spread(means), scale)
     return Contrast(
-        level=level,
-        baseline=baseline,
+        level=one[0],
+        baseline=baseline[0],
         difference=found,
         interval=interval(found),
         pairs=tuple(pairs),
         num_possible=num_possible,
         num_identical=num_identical,
     )
+
+
+def _paired(
+    ones: Sequence[Observation], others: Sequence[Observation], factor: str
+) -> Iterator[tuple[Observation, Observation]]:
+    """Pairs that agree in the replicate and in every other factor that exists in both.
+
+    A factor that exists in one of the two only is nested in what they differ in; what has it is
+    paired at each of its levels.
+    """
+    for names, some in _by_names(ones):
+        for other_names, rest in _by_names(others):
+            common = sorted((names & other_names) - {factor})
+            places: dict[tuple[object, ...], list[Observation]] = defaultdict(list)
+            for other in rest:
+                places[_place(other, common)].append(other)
+            for this in some:
+                for other in places.get(_place(this, common), ()):
+                    yield this, other
+
+
+def _by_names(
+    observations: Sequence[Observation],
+) -> list[tuple[frozenset[str], list[Observation]]]:
+    """The observations by the factors that exist where they were made."""
+    found: dict[frozenset[str], list[Observation]] = defaultdict(list)
+    for seen in observations:
+        found[frozenset(seen.factors)].append(seen)
+    return list(found.items())
+
+
+def _place(seen: Observation, names: Sequence[str]) -> tuple[object, ...]:
+    return (seen.replicate, *(same(seen.factors[name]) for name in names))
 
 
 def _unrounded(found: Spread, scale: float) -> Spread:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-Label = str | int | float | bool | None
+from ftd.outline import Label as Label
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,7 @@ class Observation:
     """What one cell and replicate gave; without a `value`, `absent` says why there is none.
 
     `flags` may hold ``diverged``, ``stuck``, ``approximate``; `cost_s` is device seconds.
+    `unit` numbers what is independent of the rest; by default the replicate.
     """
 
     run_id: int
@@ -25,11 +26,17 @@ class Observation:
     absent: str
     cost_s: float
     flags: tuple[str, ...]
+    unit: int | None = None
 
 
 def same(label: Label) -> str:
     """A text equal for equal levels only: 1, true and "1" are three levels."""
     return json.dumps(label, sort_keys=True)
+
+
+def unit(seen: Observation) -> int:
+    """The number of the repetition that is independent of the others."""
+    return seen.replicate if seen.unit is None else seen.unit
 
 
 def factor_names(observations: Iterable[Observation]) -> list[str]:
@@ -40,10 +47,15 @@ def factor_names(observations: Iterable[Observation]) -> list[str]:
 def by_level(
     observations: Iterable[Observation], factor: str
 ) -> list[tuple[Label, list[Observation]]]:
-    """The levels of a factor with their observations, both in the order of the cells."""
+    """The levels of a factor with their observations, both in the order of the cells.
+
+    Observations of cells in which the factor does not exist are left out.
+    """
     found: dict[str, tuple[Label, list[Observation]]] = {}
     for seen in sorted(observations, key=lambda seen: (seen.cell, seen.replicate)):
-        label = seen.factors.get(factor)
+        if factor not in seen.factors:
+            continue
+        label = seen.factors[factor]
         found.setdefault(same(label), (label, []))[1].append(seen)
     return list(found.values())
 

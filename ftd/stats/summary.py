@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ftd.outline import PLAIN, Outline
 from ftd.stats.contrasts import Contrast, contrasts
 from ftd.stats.observations import (
     Label,
@@ -15,7 +16,10 @@ from ftd.stats.observations import (
     by_level,
     factor_names,
     flag_counts,
+    same,
+    unit,
 )
+from ftd.stats.selection import Choice
 from ftd.stats.spread import Spread, spread
 
 
@@ -23,11 +27,13 @@ from ftd.stats.spread import Spread, spread
 class Group:
     """Observations summarised together: those of a level, or of a cell.
 
-    `num_planned` counts all of them, `measured` those with a value; `cost_s` is the mean in device
-    seconds of those; `absent` and `flags` count the others' reasons and these' flags.
+    `num_planned` counts all of them, `num_measured` those with a value; `measured` is over their
+    units, what is repeated inside one averaged; `cost_s` is the mean in device seconds of those;
+    `absent` and `flags` count the others' reasons and these' flags.
     """
 
     num_planned: int
+    num_measured: int
     measured: Spread
     cost_s: float | None
     absent: Mapping[str, int]
@@ -45,9 +51,15 @@ class LevelSummary:
 
 @dataclass(frozen=True)
 class FactorSummary:
-    """One factor: its levels side by side and their paired differences."""
+    """One factor: its levels side by side and their paired differences.
+
+    `role` is factor, block or random; a `nested` one exists in some cells only, and levels and
+    differences are inside these.
+    """
 
     factor: str
+    role: str
+    nested: bool
     levels: tuple[LevelSummary, ...]
     contrasts: tuple[Contrast, ...]
 
@@ -63,15 +75,22 @@ class CellSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """An experiment's answer in one metric."""
+    """An experiment's answer in one metric; `choices` where parameters are tuned."""
 
     metric: str
     overall: Group
     factors: tuple[FactorSummary, ...]
     cells: tuple[CellSummary, ...]
+    outline: Outline
+    choices: tuple[Choice, ...]
 
 
-def summarise(observations: Sequence[Observation], metric: str) -> Summary:
+def summarise(
+    observations: Sequence[Observation],
+    metric: str,
+    outline: Outline = PLAIN,
+    choices: Sequence[Choice] = (),
+) -> Summary:
     """Summarise all observations of an experiment; `metric` only names their values."""
     by_cell: dict[int, list[Observation]] = defaultdict(list)
     for seen in observations:
@@ -79,11 +98,13 @@ def summarise(observations: Sequence[Observation], metric: str) -> Summary:
     return Summary(
         metric=metric,
         overall=group(observations),
-        factors=tuple(_factor(observations, name) for name in factor_names(observations)),
+        factors=tuple(_factor(observations, name, outline) for name in factor_names(observations)),
         cells=tuple(
             CellSummary(cell, by_cell[cell][0].factors, group(by_cell[cell]))
             for cell in sorted(by_cell)
         ),
+        outline=outline,
+        choices=tuple(choices),
     )
 
 
@@ -92,7 +113,8 @@ def group(observations: Sequence[Observation]) -> Group:
     measured = [seen for seen in observations if seen.value is not None]
     return Group(
         num_planned=len(observations),
-        measured=spread([seen.value for seen in measured if seen.value is not None]),
+        num_measured=len(measured),
+        measured=spread(_unit_means(measured)),
         cost_s=statistics.fmean(seen.cost_s for seen in measured) if measured else None,
         absent=absences(observations),
         flags=flag_counts(observations),
@@ -100,11 +122,35 @@ def group(observations: Sequence[Observation]) -> Group:
     )
 
 
-def _factor(observations: Sequence[Observation], name: str) -> FactorSummary:
+def _unit_means(measured: Sequence[Observation]) -> list[float]:
+    """The mean of each unit of each cell."""
+    values: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for seen in measured:
+        if seen.value is not None:
+            values[seen.cell, unit(seen)].append(seen.value)
+    return [statistics.fmean(some) if len(some) > 1 else some[0] for some in values.values()]
+
+
+def _factor(observations: Sequence[Observation], name: str, outline: Outline) -> FactorSummary:
+    nested = any(name not in seen.factors for seen in observations)
+    if outline.baseline is not None:
+        observations = [seen for seen in observations if _varies_alone(seen, name, outline)]
     return FactorSummary(
         factor=name,
+        role=outline.roles.get(name, "factor"),
+        nested=nested,
         levels=tuple(
             LevelSummary(level, group(seen)) for level, seen in by_level(observations, name)
         ),
-        contrasts=tuple(contrasts(observations, name)),
+        contrasts=tuple(contrasts(observations, name, outline)),
+    )
+
+
+def _varies_alone(seen: Observation, name: str, outline: Outline) -> bool:
+    """Whether every other factor is at its baseline."""
+    baseline = outline.baseline or {}
+    return all(
+        same(label) == same(baseline[other])
+        for other, label in seen.factors.items()
+        if other != name and other in baseline
     )

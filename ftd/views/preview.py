@@ -6,9 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+from ftd.confounding import confounded
+from ftd.ledger.history import Estimate
 from ftd.plan import Place, Plan
 from ftd.states import RunState
-from ftd.views.phrases import count, level
+from ftd.views.phrases import count, duration, level
 from ftd.views.table import Table, table
 
 Known = Mapping[str, tuple[int, RunState]]  # run key -> (run id, state)
@@ -23,7 +25,7 @@ _ACTIONS = {
 }
 
 
-def as_json(plan: Plan, known: Known) -> dict[str, Any]:
+def as_json(plan: Plan, known: Known, estimate: Estimate | None = None) -> dict[str, Any]:
     """The object of ``ftd enqueue --dry-run --json``; new + shared = number of distinct runs."""
     states = [known[run.key][1] for run in plan.runs if run.key in known]
     return {
@@ -34,10 +36,16 @@ def as_json(plan: Plan, known: Known) -> dict[str, Any]:
         "shared": len(states),
         "done": states.count(RunState.DONE),
         "requeued": sum(_ACTIONS[state] == "queued again" for state in states),
+        "replicates": plan.replicates,
+        "candidates": plan.candidates,
+        "estimated_device_s": estimate.device_s if estimate else None,
+        "estimated_from_runs": estimate.num_known if estimate else 0,
+        "confounded": [list(pair) for pair in confounded(plan.cells)],
         "cells": [
             {
                 "cell": cell,
                 "factors": dict(plan.cells[cell]),
+                "labels_used": plan.labels_used[cell] if plan.labels_used else "",
                 "runs": [_place_json(place, known) for place in places],
             }
             for cell, places in _by_cell(plan).items()
@@ -45,18 +53,24 @@ def as_json(plan: Plan, known: Known) -> dict[str, Any]:
     }
 
 
-def tables(plan: Plan, known: Known) -> list[Table]:
+def tables(plan: Plan, known: Known, estimate: Estimate | None = None) -> list[Table]:
     """One row per cell, and what would happen in all."""
     names = list(dict.fromkeys(name for cell in plan.cells for name in cell))
     rows = []
     for cell, places in _by_cell(plan).items():
         chosen = plan.cells[cell]
         labels = [level(chosen[name]) if name in chosen else "-" for name in names]
-        rows.append((str(cell), *labels, str(len(places)), _told(places, known)))
+        rows.append(
+            (
+                str(cell), *labels, *plan.labels_used[cell : cell + 1], str(len(places)),
+                _told(places, known),
+            )
+        )  # fmt: skip
     summed = as_json(plan, known)
     distinct = summed["runs"]
+    tried = f" x {count(plan.candidates, 'candidate')}" if plan.outline.tuning else ""
     notes = [
-        f"{count(len(plan.cells), 'cell')} x {count(plan.replicates, 'replicate')} = "
+        f"{count(len(plan.cells), 'cell')} x {count(plan.replicates, 'replicate')}{tried} = "
         f"{count(distinct, 'distinct run')}: {summed['new']:,} new, {summed['shared']:,} known "
         f"({summed['done']:,} done, {summed['requeued']:,} to be queued again)"
     ]
@@ -65,9 +79,29 @@ def tables(plan: Plan, known: Known) -> list[Table]:
             f"{count(len(plan.places), 'place')} need only {count(distinct, 'run')}: "
             "cells that differ in nothing that matters share theirs"
         )
+    notes += _estimated(estimate)
+    notes += [
+        f"warning: {one} and {other} always change together, so nothing can tell which of the two "
+        "matters"
+        for one, other in confounded(plan.cells)
+    ]
     notes.append("nothing was written")
     title = f"{plan.name}: what enqueueing it would do"
-    return [table(title, (">cell", *names, ">runs", "what would happen"), rows, notes=notes)]
+    labels_used = ("labels used",) if plan.labels_used else ()
+    headings = (">cell", *names, *labels_used, ">runs", "what would happen")
+    return [table(title, headings, rows, notes=notes)]
+
+
+def _estimated(estimate: Estimate | None) -> list[str]:
+    if estimate is None or estimate.device_s is None:
+        return ["device time: not known, no run of this job is done here yet"]
+    if not estimate.num_runs:
+        return []
+    return [
+        f"device time: about {duration(estimate.device_s)} for "
+        f"{count(estimate.num_runs, 'run')}, going by {count(estimate.num_known, 'run')} of this "
+        f"job that are done ({estimate.num_alike:,} of them have their like there)"
+    ]
 
 
 def _by_cell(plan: Plan) -> dict[int, list[Place]]:

@@ -8,6 +8,7 @@ from typing import Any
 from ftd.stats.contrasts import MAX_LEVELS_ALL_PAIRS, Contrast
 from ftd.stats.spread import CONFIDENCE, MIN_FOR_INTERVAL, Interval, Spread
 from ftd.stats.summary import FactorSummary, Group, Summary
+from ftd.views.choices import choices_json, chosen_candidates
 from ftd.views.phrases import count, decimals, duration, level, number, run_ids
 from ftd.views.table import Table, table
 
@@ -17,8 +18,9 @@ def tables(title: str, found: Summary, *, runs: bool = False) -> list[Table]:
     places = decimals(cell.group.measured.sd for cell in found.cells)
     return [
         _head(title, found),
-        *(part for factor in found.factors for part in _factor(factor, found.metric, places, runs)),
+        *(part for factor in found.factors for part in _factor(factor, found, places, runs)),
         _cells(found, places, runs),
+        *chosen_candidates(found),
         _absent(found),
         _how_to_read(found),
     ]
@@ -26,26 +28,31 @@ def tables(title: str, found: Summary, *, runs: bool = False) -> list[Table]:
 
 def _head(title: str, found: Summary) -> Table:
     group = found.overall
-    notes = [f"{title}: {found.metric or 'no metric'}, {group.measured.n} of "
+    notes = [f"{title}: {found.metric or 'no metric'}, {group.num_measured} of "
              f"{count(group.num_planned, 'place')} measured"]  # fmt: skip
     if group.flags:
         notes.append("flagged: " + _counted(group.flags))
     return table("", (), (), notes=notes)
 
 
-def _factor(factor: FactorSummary, metric: str, places: int, runs: bool) -> list[Table]:
+def _factor(factor: FactorSummary, found: Summary, places: int, runs: bool) -> list[Table]:
+    title = f"{factor.role} {factor.factor}"
+    if factor.nested:
+        title += " (nested: only in cells where it exists)"
     levels = table(
-        f"factor {factor.factor}",
-        (factor.factor, *_number_headings(metric), *_more(runs)),
+        title,
+        (factor.factor, *_number_headings(found.metric), *_more(runs)),
         (
             (level(one.level), *_numbers(one.group, places), *_ids(one.group, runs))
             for one in factor.levels
         ),
     )
-    if len(factor.levels) < 2:
+    if not factor.contrasts:
         return [levels]
     notes = []
-    if len(factor.levels) > MAX_LEVELS_ALL_PAIRS:
+    if found.outline.baseline is not None:
+        notes.append("each level is compared with the baseline's, all else at the baseline")
+    elif len(factor.levels) > MAX_LEVELS_ALL_PAIRS:
         notes.append(
             f"{len(factor.levels)} levels: each is compared with the first only, {factor.factor}="
             f"{level(factor.levels[0].level)}"
@@ -111,12 +118,20 @@ def _how_to_read(found: Summary) -> Table:
     notes = ["sd in factor tables: over all runs of the level, so other factors are in it"]
     if any(factor.contrasts for factor in found.factors):
         notes += [
-            "paired difference: between runs that differ in this factor only; those of a replicate "
-            "are averaged to one pair",
+            "paired difference: between runs that differ in this factor only; those of a "
+            f"{_unit(found)} are averaged to one pair",
             f"interval: Student's t over pairs, from {MIN_FOR_INTERVAL} on, each for itself "
             "(not corrected for looking at many); * does not contain 0",
         ]
     return table("", (), (), notes=notes)
+
+
+def _unit(found: Summary) -> str:
+    """What the pairs of an interval count."""
+    for name, role in found.outline.roles.items():
+        if role == "random":
+            return f"level of {name}"
+    return "replicate" if found.outline.num_inner == 1 else "repetition of the top seed stream"
 
 
 def _number_headings(metric: str) -> tuple[str, ...]:
@@ -124,9 +139,9 @@ def _number_headings(metric: str) -> tuple[str, ...]:
 
 
 def _numbers(group: Group, places: int) -> tuple[str, ...]:
-    n = str(group.measured.n)
+    n, whole = str(group.measured.n), group.num_measured == group.num_planned
     return (
-        n if group.measured.n == group.num_planned else f"{n} of {group.num_planned}",
+        n if whole else f"{group.num_measured} of {group.num_planned}",
         number(group.measured.mean, places),
         number(group.measured.sd, places),
         duration(group.cost_s),
@@ -163,6 +178,8 @@ def as_json(found: Summary) -> dict[str, Any]:
         "factors": [
             {
                 "factor": factor.factor,
+                "role": factor.role,
+                "nested": factor.nested,
                 "levels": [{"level": one.level, **_group_json(one.group)} for one in factor.levels],
                 "differences": [_contrast_json(one) for one in factor.contrasts],
             }
@@ -172,12 +189,15 @@ def as_json(found: Summary) -> dict[str, Any]:
             {"cell": one.cell, "factors": dict(one.factors), **_group_json(one.group)}
             for one in found.cells
         ],
+        "baseline": found.outline.baseline,
+        **choices_json(found),
     }
 
 
 def _group_json(group: Group) -> dict[str, Any]:
     return {
         "planned": group.num_planned,
+        "measured": group.num_measured,
         **_spread_json(group.measured),
         "cost_s": group.cost_s,
         "absent": dict(group.absent),

@@ -16,6 +16,7 @@ from ftd.job import Stopped, Writer
 from ftd.protocol import ARTIFACTS, EVENTS, HEARTBEAT, STOP, Order
 from ftd.store import Store
 from ftd.worker.checkpoints import SealedCheckpoint, newest, save
+from ftd.worker.workspace import workspace
 
 PROGRESS_EVERY_S = 0.5
 LOOK_EVERY_S = 0.5  # for a stop request that came without a signal
@@ -90,6 +91,9 @@ class AttemptContext:
             self._save(step, files())
         if asked:
             raise Stopped(asked)
+
+    def workspace(self) -> Path:
+        return workspace(self._directory.parent, self._order.number)
 
     def metric(self, name: str, value: float, step: int) -> None:
         if not math.isfinite(value):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ftd import catalog, faults
 from ftd.diskspace import is_storage_trouble, shortage
@@ -18,7 +19,7 @@ from ftd.errors import DataNotThere, InputError, StorageError
 from ftd.files import read_json, seal_json, try_lock
 from ftd.gpus import NvmlUnavailable, read_gpus, strangers
 from ftd.inputs import require_there, verify
-from ftd.job import Completed, Input, Stopped
+from ftd.job import Completed, Input, Job, Stopped
 from ftd.printable import printable
 from ftd.process import own_identity
 from ftd.protocol import (
@@ -35,6 +36,7 @@ from ftd.protocol import (
     Order,
     Result,
 )
+from ftd.source import CODE, SOURCE, planned_job
 from ftd.states import Outcome
 from ftd.worker.context import AttemptContext
 
@@ -140,7 +142,7 @@ def _missing_input(order: Order, error: Exception) -> DataNotThere | None:
 
     A job whose images go away may find no class folders, or a file that ends too early.
     """
-    inputs = [(_source(planned), planned["fingerprint"]) for planned in order.inputs.values()]
+    inputs = [(_source(planned), planned["fingerprint"]) for planned in _read(order).values()]
     if isinstance(error, DataNotThere) and error.source in {source.where for source, _ in inputs}:
         return error
     for source, planned in inputs:
@@ -162,7 +164,7 @@ def _completed(completed: Completed) -> Result:
 
 
 def _run(order: Order, context: AttemptContext) -> Completed:
-    job = catalog.job(order.job)
+    job = _job(order)
     if job.version != order.job_version:
         raise InputError(
             f"job {order.job} is now version {job.version}; this run was planned for version "
@@ -172,9 +174,20 @@ def _run(order: Order, context: AttemptContext) -> Completed:
     context.note("environment", **environment())
     if order.device_kind == "gpu":
         _check_alone(order.device_id)
-    for name, planned in order.inputs.items():
+    for name, planned in _read(order).items():
         verify(name, _source(planned), planned["fingerprint"])
     return job.run(job.Params.model_validate(order.params), context)
+
+
+def _job(order: Order) -> Job[Any]:
+    if SOURCE not in order.inputs:
+        return catalog.job(order.job)
+    return planned_job(order.job, order.inputs, Path(order.sources))
+
+
+def _read(order: Order) -> dict[str, Mapping[str, str]]:
+    """The inputs that the job reads; its code is another matter."""
+    return {name: i for name, i in order.inputs.items() if name not in CODE}
 
 
 def _source(planned: Mapping[str, str]) -> Input:

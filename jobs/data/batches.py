@@ -12,21 +12,28 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 
 from jobs.data.augment import Augmentation, Views, central
 from jobs.data.images import Images, Pixels
-from jobs.data.keyed import Indices
+from jobs.data.keyed import Bits, Indices
+from jobs.data.mixing import Mix
 from jobs.data.order import Order
+from jobs.data.resized_crop import resized
 from jobs.sources import Preprocessing
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (float32, (N, 3, H, W), normalised), labels (int64, N), sample keys (int64, N)."""
+    """Images (float32, (N, 3, H, W), normalised), labels (int64, N), sample keys (int64, N).
+
+    Where images are mixed, ``mix`` says how; ``labels`` are those before.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
     keys: torch.Tensor
+    mix: Mix | None = None
 
 
 class Loader:
@@ -52,8 +59,10 @@ class Loader:
 
         def gather(step: int) -> Batch:
             indices = train[order.batch(step)]
-            digests = self.images.digests[indices]
-            return self._gather(indices, augmentation.views(order.epoch_of(step), digests))
+            keys = order.keys(step, self.images.digests[indices])
+            epoch = order.epoch_of(step)
+            views, mix = augmentation.views(epoch, keys), augmentation.mix(epoch, keys)
+            return self._gather(indices, views, keys, mix)
 
         return self._stream(gather, steps)
 
@@ -63,7 +72,8 @@ class Loader:
         def gather(start: int) -> Batch:
             chosen = indices[start : start + batch_size]
             decode_size = self.images.size
-            return self._gather(chosen, central(decode_size, self.crop_size, len(chosen)))
+            views = central(decode_size, self.crop_size, len(chosen))
+            return self._gather(chosen, views, self.images.digests[chosen])
 
         return self._stream(gather, range(0, len(indices), batch_size))
 
@@ -71,7 +81,7 @@ class Loader:
         gathered = _ahead(gather, numbers) if self._pinned else map(gather, numbers)
         return map(self._on_device, gathered)
 
-    def _gather(self, indices: Indices, views: Views) -> Batch:
+    def _gather(self, indices: Indices, views: Views, keys: Bits, mix: Mix | None = None) -> Batch:
         """The uint8 images (N, H, W, 3) in host memory, not yet normalised."""
         size = self.crop_size
         host = torch.empty(
@@ -79,17 +89,21 @@ class Loader:
         )
         look(self.images, indices, views, host.numpy())
         labels = torch.from_numpy(self.images.listing.labels[indices])
-        keys = torch.from_numpy(self.images.digests[indices].view(np.int64))
-        return Batch(host, labels, keys)
+        return Batch(host, labels, torch.from_numpy(keys.view(np.int64)), mix)
 
     def _on_device(self, host: Batch) -> Batch:
         pixels = host.images.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
-        return Batch(
+        images = (
             pixels.to(torch.float32, memory_format=torch.contiguous_format)
             .mul_(self._scale)
-            .add_(self._shift),
+            .add_(self._shift)
+        )
+        mix = None if host.mix is None else host.mix.to(self._device)
+        return Batch(
+            images if mix is None else mix(images),
             host.labels.to(self._device, non_blocking=True),
             host.keys.to(self._device, non_blocking=True),
+            mix,
         )
 
 
@@ -104,8 +118,18 @@ def look(images: Images, indices: Indices, views: Views, out: Pixels) -> None:
         strict=True,
     )
     for row, (index, top, left, flipped) in enumerate(places):
-        window = images.pixels(index)[top : top + size, left : left + size]
-        out[row] = window[:, ::-1] if flipped else window
+        if views.boxes is None:
+            window = images.pixels(index)[top : top + size, left : left + size]
+        else:
+            box = tuple(views.boxes[row].tolist())
+            window = resized(images.pixels(index), box, size, views.interpolation)
+        window = window[:, ::-1] if flipped else window
+        if views.retouches:
+            image = Image.fromarray(window)
+            for retouch in views.retouches:
+                image = retouch(image, row)
+            window = np.asarray(image)
+        out[row] = window
 
 
 def _ahead(gather: Callable[[int], Batch], numbers: Iterable[int]) -> Iterator[Batch]:

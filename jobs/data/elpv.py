@@ -22,7 +22,7 @@ CLASS_NAMES = ("defective", "functional")
 
 
 def elpv_listing(*, threshold: float, drop_uncertain: bool) -> Listing:
-    """List the cells by file id; the group of a cell is its type (mono, poly).
+    """List the cells by file id; the neighbourhood of a cell is its type (mono, poly).
 
     A cell is defective when its probability (0, 1/3, 2/3 or 1) exceeds `threshold`; with
     `drop_uncertain` only cells with probability 0 or 1 are listed.  Raises DataError when the
@@ -48,7 +48,7 @@ def elpv_listing(*, threshold: float, drop_uncertain: bool) -> Listing:
         content=lambda index: (root / ids[index]).read_bytes(),
         image=lambda content: Image.open(io.BytesIO(content)),
         where=str(root),
-        groups=tuple(kind for _, _, kind in cells),
+        neighbourhoods=tuple(kind for _, _, kind in cells),
     )
 
 

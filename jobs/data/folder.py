@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ftd.errors import DataError
 from ftd.printable import is_utf8, printable
-from ftd.regular import read_bytes
+from jobs.data.files import SUFFIXES, content_of, image_of
 from jobs.data.listing import SPLITS, Listing, SplitName
-
-SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".tif", ".tiff",
-    ".webp",
-)  # fmt: skip
-# What a file holds is found out from its bytes, whatever its name; Pillow hands some other formats
-# (PostScript) to programs that execute them.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
-MAX_IMAGE_BYTES = 1 << 30  # Pillow refuses to decode more than that anyway
 
 
 def folder_listing(root: Path, *, given: bool) -> Listing:
@@ -69,10 +58,10 @@ def folder_listing(root: Path, *, given: bool) -> Listing:
         class_names=class_names,
         ids=tuple(ids),
         labels=np.array(labels, dtype=np.int64),
-        content=lambda index: read_bytes(root / ids[index], MAX_IMAGE_BYTES),
-        image=lambda content: Image.open(io.BytesIO(content), formats=FORMATS),
+        content=content_of(root, ids),
+        image=image_of,
         where=str(root),
-        groups=tuple(class_names[label] for label in labels),
+        neighbourhoods=tuple(class_names[label] for label in labels),
         given=tuple(splits) if given else None,
     )
 

@@ -7,6 +7,7 @@ the last whole shard, and several processes share the work.
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +24,9 @@ from PIL import Image, UnidentifiedImageError
 from ftd.errors import DataError, DataNotThere
 from ftd.inputs import UNREACHABLE
 from ftd.store import Store
-from jobs.data.keyed import Bits
+from jobs.data.keyed import Bits, Indices
 from jobs.data.listing import Listing
+from jobs.data.perceptual import perceptual_hash
 from jobs.data.pixels import square
 
 Pixels = npt.NDArray[np.uint8]
@@ -41,19 +43,20 @@ UNREADABLE = (
 class Images:
     """A dataset's decoded images.
 
-    ``shards`` are uint8 (n, size, size, 3), n = ``shard_size`` but for the last;  ``digests``
-    (uint64, N) identify the samples by content; they are distinct.
+    ``shards`` are uint8 (n, size, size, 3), n = ``shard_size`` but for the last; those that hold no
+    wanted sample are empty.  ``digests`` (uint64, N) identify the samples by content; they are
+    distinct.  ``pixel_digests`` (uint64, N) are equal for equal pixels, ``hashes`` (uint64, N)
+    alike for pictures that look alike.  ``unreadable`` says why, by sample.
     """
 
     listing: Listing
     shards: Sequence[Pixels]
     shard_size: int
     digests: Bits
-
-    @property
-    def size(self) -> int:
-        """Side of an image in pixels."""
-        return int(self.shards[0].shape[1])
+    pixel_digests: Bits
+    hashes: Bits
+    unreadable: Mapping[int, str]
+    size: int
 
     def pixels(self, index: int) -> Pixels:
         """Image `index`: uint8 (size, size, 3), read-only, not copied."""
@@ -71,11 +74,14 @@ def decoded(
     store: Store,
     threads: int,
     progress: Callable[[int, int], None],
+    wanted: Indices | None = None,
+    skip_unreadable: bool = False,
 ) -> Images:
     """The images of `listing` as squares of `size` pixels, from `store` or decoded into it.
 
-    `fingerprint` is that of the dataset's input; `progress(done, total)` is called after each
-    shard and may raise to leave.  Raises DataError naming the first image that cannot be read,
+    Only shards with samples that are `wanted` (None: all) are.  `fingerprint` is that of the
+    dataset's input; `progress(done, total)` is called after each shard and may raise to leave.
+    Raises DataError naming the first image that cannot be read, unless `skip_unreadable`;
     DataNotThere when the server they are on went away.
     """
     shard_size = max(SHARD, -(-len(listing) // MAX_SHARDS))
@@ -86,14 +92,34 @@ def decoded(
         "interpolation": interpolation,
         "pillow": PIL.__version__,
     }
-    shards, contents = [], []
+    if skip_unreadable:
+        whole["unreadable"] = "skip"
+    shards: list[Pixels] = []
+    contents: list[npt.NDArray[np.uint8]] = []
+    looks: list[Bits] = []
+    unreadable: dict[int, str] = {}
     for start in range(0, len(listing), shard_size):
-        stop = min(start + shard_size, len(listing))
-        folder = _shard(store, whole, listing, range(start, stop), threads)
+        indices = range(start, min(start + shard_size, len(listing)))
+        if wanted is not None and not _any_within(wanted, indices):
+            shards.append(np.empty((0, size, size, 3), np.uint8))
+            contents.append(np.zeros((len(indices), 32), np.uint8))
+            looks.append(np.zeros((len(indices), 2), np.uint64))
+            continue
+        folder = _shard(store, whole, listing, indices, threads)
         shards.append(np.load(folder / "images.npy", mmap_mode="r"))
         contents.append(np.load(folder / "contents.npy"))
-        progress(stop, len(listing))
-    return Images(listing, shards, shard_size, sample_digests(np.concatenate(contents)))
+        looks.append(np.load(folder / "looks.npy"))
+        missing = json.loads((folder / "unreadable.json").read_text())
+        unreadable |= {start + int(row): why for row, why in missing.items()}
+        progress(indices.stop, len(listing))
+    pixel_digests, hashes = np.concatenate(looks).T
+    digests = sample_digests(np.concatenate(contents))
+    return Images(listing, shards, shard_size, digests, pixel_digests, hashes, unreadable, size)
+
+
+def _any_within(wanted: Indices, indices: range) -> bool:
+    first, last = np.searchsorted(wanted, [indices.start, indices.stop])
+    return bool(first < last)
 
 
 def sample_digests(contents: npt.NDArray[np.uint8]) -> Bits:
@@ -115,43 +141,66 @@ def sample_digests(contents: npt.NDArray[np.uint8]) -> Bits:
 def _shard(
     store: Store, whole: Mapping[str, Any], listing: Listing, indices: range, threads: int
 ) -> Path:
-    """The store's folder with images.npy and contents.npy (SHA-256 of the stored bytes)."""
+    """The store's folder with images.npy, and per image contents.npy (SHA-256 of the stored bytes
+    and the box), looks.npy (digest and perceptual hash of the pixels) and unreadable.json."""
     size, interpolation = whole["size"], whole["interpolation"]
+    contents = np.zeros((len(indices), 32), np.uint8)
+    looks = np.zeros((len(indices), 2), np.uint64)
+    unreadable: dict[int, str] = {}
 
-    def decode(index: int) -> tuple[Pixels, bytes]:
+    def decode(index: int) -> tuple[Pixels, bytes] | str:
+        box = listing.boxes[index] if listing.boxes else None
         try:
             content = listing.content(index)
-            image = square(listing.image(content), size, interpolation)
+            image = square(listing.image(content), size, interpolation, box)
         except UNREADABLE as error:
-            if isinstance(error, OSError) and error.errno in UNREACHABLE:
-                raise DataNotThere(
-                    f"cannot read image {listing.ids[index]} in {listing.where} ({error})",
-                    source=listing.where,
-                    fix="Check that it is mounted",
-                ) from error
-            unknown = isinstance(error, UnidentifiedImageError)  # its text tells of a buffer
-            reason = "no known kind of image" if unknown else error
+            reason = _reason(error, listing, index)
+            if "unreadable" in whole:
+                return reason
             raise DataError(
                 f"cannot read image {listing.ids[index]} ({reason})",
                 where=listing.where,
-                fix="Replace or remove it",
+                fix="Replace or remove it, or set target.corrupt: skip",
             ) from error
-        return image, hashlib.sha256(content).digest()
+        return image, hashlib.sha256(content + repr(box).encode() * (box is not None)).digest()
 
     def write_images(path: Path) -> None:
         # Written, not mapped: a disk that fills up under a mapped file kills the process.
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(indices), size, size, 3)}
         with path.open("wb") as stream, ThreadPoolExecutor(threads) as pool:
             np.lib.format.write_array_header_1_0(stream, header)
-            for row, (image, digest) in enumerate(pool.map(decode, indices)):
+            for row, found in enumerate(pool.map(decode, indices)):
+                if isinstance(found, str):
+                    unreadable[row] = found
+                    stream.write(bytes(size * size * 3))
+                    continue
+                image, digest = found
                 stream.write(image.tobytes())
                 contents[row] = np.frombuffer(digest, np.uint8)
+                looks[row] = _digest64(image.tobytes()), perceptual_hash(image)
 
-    def write_contents(path: Path) -> None:
-        np.save(path, contents)
-
-    contents = np.zeros((len(indices), 32), np.uint8)
-    key = {**whole, "first": indices.start, "last": indices.stop - 1}
-    # The order matters: contents are known once the images are decoded.
-    writers = {"images.npy": write_images, "contents.npy": write_contents}
+    # The order matters: the rest is known once the images are decoded.
+    writers = {
+        "images.npy": write_images,
+        "contents.npy": lambda path: np.save(path, contents),
+        "looks.npy": lambda path: np.save(path, looks),
+        "unreadable.json": lambda path: path.write_text(json.dumps(unreadable)),
+    }
+    key = {**whole, "first": indices.start, "last": indices.stop - 1, "looks": 1}
     return store.entry("images", key, lambda: writers)
+
+
+def _digest64(data: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
+
+
+def _reason(error: BaseException, listing: Listing, index: int) -> str:
+    """Why an image cannot be read; raises DataNotThere when that may pass."""
+    if isinstance(error, OSError) and error.errno in UNREACHABLE:
+        raise DataNotThere(
+            f"cannot read image {listing.ids[index]} in {listing.where} ({error})",
+            source=listing.where,
+            fix="Check that it is mounted",
+        ) from error
+    # the text of this one tells of a buffer
+    return "no known kind of image" if isinstance(error, UnidentifiedImageError) else str(error)

@@ -37,3 +37,14 @@ def keyed_order(digests: Bits, *key: str | int) -> Indices:
     The order of any subset is a subsequence of the order of the whole.
     """
     return np.argsort(keyed_bits(digests, *key), kind="stable")
+
+
+def keyed_uniform(digests: Bits, *key: str | int) -> npt.NDArray[np.float64]:
+    """A number in [0, 1) per digest under `key`, a multiple of 2^-53."""
+    return (keyed_bits(digests, *key) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def keyed_choice(digests: Bits, num_choices: int, *key: str | int) -> Indices:
+    """One of 0..num_choices-1 (int64) per digest under `key`, uniform to `num_choices` / 2^32."""
+    bits = keyed_bits(digests, *key) >> np.uint64(32)
+    return (bits * np.uint64(num_choices) >> np.uint64(32)).astype(np.int64)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jobs.data.keyed import Bits, Indices, keyed_order
+import numpy as np
+
+from jobs.data.keyed import Bits, Indices, keyed_bits, keyed_order, splitmix64
 
 
 @dataclass
@@ -38,6 +40,74 @@ class Order:
 
     def batch(self, step: int) -> Indices:
         """The positions (0..N-1) that make up the batch of `step`."""
-        number, part = divmod(step, self.steps_per_epoch)
-        num_samples, parts = len(self.digests), self.steps_per_epoch
-        return self.epoch(number)[num_samples * part // parts : num_samples * (part + 1) // parts]
+        return self.epoch(self.epoch_of(step))[self.batch_of(step)]
+
+    def batch_of(self, step: int) -> slice:
+        """Which part of its epoch the batch of `step` is."""
+        part, parts = step % self.steps_per_epoch, self.steps_per_epoch
+        num_samples = len(self.digests)
+        return slice(num_samples * part // parts, num_samples * (part + 1) // parts)
+
+    def keys(self, step: int, digests: Bits) -> Bits:
+        """What draws for the samples of `step` are keyed by; theirs are `digests`."""
+        return digests
+
+
+@dataclass
+class BalancedOrder(Order):
+    """As many draws per epoch as there are samples, equally often from each of the K classes.
+
+    Draw t of the whole run is of class t mod K; the draws of one class go through its samples in an
+    order that is drawn anew for each pass, so that all of them are used equally often.  An epoch is
+    N consecutive draws, in an order of its own.  A sample's second draw in one epoch has a key of
+    its own, so that it looks different.
+    """
+
+    labels: Indices = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    _repeats: Indices = field(default_factory=lambda: np.zeros(0, dtype=np.int64), repr=False)
+
+    def epoch(self, number: int) -> Indices:
+        """The positions (int64, N) of epoch `number`; some occur several times, some not at all."""
+        if self._latest is None or self._latest[0] != number:
+            drawn, passes, repeats = self._draws(number)
+            again = splitmix64(self.digests[drawn] ^ splitmix64(passes.astype(np.uint64)))
+            places = np.argsort(keyed_bits(again, "order", self.seed, number), kind="stable")
+            self._latest, self._repeats = (number, drawn[places]), repeats[places]
+        return self._latest[1]
+
+    def keys(self, step: int, digests: Bits) -> Bits:
+        """As the samples' `digests`, but each repeat in an epoch has another key."""
+        part = self.batch_of(step)
+        self.epoch(self.epoch_of(step))
+        repeats = self._repeats[part].astype(np.uint64)
+        return np.where(repeats == 0, digests, splitmix64(digests ^ splitmix64(repeats)))
+
+    def _draws(self, number: int) -> tuple[Indices, Indices, Indices]:
+        """An epoch's draws: position, how often its class was gone through before, repeat."""
+        classes = np.unique(self.labels)
+        found = []
+        for rank, label in enumerate(classes.tolist()):
+            members = np.flatnonzero(self.labels == label)
+            first, last = (
+                -(-(len(self.digests) * epochs - rank) // len(classes))
+                for epochs in (number, number + 1)
+            )
+            passes, places = np.divmod(np.arange(max(first, 0), last), len(members))
+            for which in np.unique(passes).tolist():
+                order = members[keyed_order(self.digests[members], "pass", self.seed, which)]
+                drawn = order[places[passes == which]]
+                found.append((drawn, np.full(len(drawn), which)))
+        drawn = np.concatenate([positions for positions, _ in found])
+        passes = np.concatenate([which for _, which in found])
+        return drawn, passes, _occurrences(drawn)
+
+
+def _occurrences(positions: Indices) -> Indices:
+    """How often each entry occurred before it."""
+    order = np.argsort(positions, kind="stable")
+    ordered = positions[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    counts = np.arange(len(positions)) - np.repeat(starts, np.diff(np.r_[starts, len(positions)]))
+    found = np.empty_like(positions)
+    found[order] = counts
+    return found

@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from jobs.manifest import Box
+
 INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -13,12 +15,20 @@ INTERPOLATIONS = {
 TRANSPARENT = ("RGBA", "RGBa", "LA", "La", "PA")
 
 
-def square(image: Image.Image, size: int, interpolation: str) -> npt.NDArray[np.uint8]:
+def square(
+    image: Image.Image, size: int, interpolation: str, part: Box | None = None
+) -> npt.NDArray[np.uint8]:
     """`image` upright, its shorter side resized to `size`, its centre: uint8 (size, size, 3).
 
-    Raises what Pillow raises for damaged files, ValueError for pixels that are no colours.
+    With `part` (left, top, right, bottom in pixels of the upright image), that of this part.
+    Raises what Pillow raises for damaged files, ValueError for pixels that are no colours and for
+    a part that is not inside the image.
     """
     upright = rgb(ImageOps.exif_transpose(image))
+    if part is not None:
+        if part[2] > upright.width or part[3] > upright.height:
+            raise ValueError(f"its box ends beyond its {upright.width} x {upright.height} pixels")
+        upright = upright.crop(part)
     width, height = upright.size
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2

@@ -1,7 +1,7 @@
 """Who trains, who validates, who tests: three disjoint sets of samples.
 
 Images are chosen by their content's digest under the seed of the stream ``split``, never by
-position, so that adding images moves few others.
+position, so that adding images moves few others.  Groups are chosen by their names.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ftd.errors import DataError
+from ftd.printable import printable
 from ftd.seeds import keyed_hash
+from jobs.data.groups import Groups
 from jobs.data.keyed import Bits, Indices, keyed_order
 from jobs.data.listing import SPLITS, Listing
+from jobs.data.quotas import Counts, largest_remainder, proportional, require_available
 from jobs.params.target import TargetParams
 
-NUM_BLOCKS = 12  # per group; few and long, because only a block's ends have neighbours elsewhere
+NUM_BLOCKS = 12  # per neighbourhood; few and long: only a block's ends have neighbours elsewhere
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,30 @@ class Splits:
         return {"train": self.train, "val": self.val, "test": self.test}
 
 
-def split(listing: Listing, digests: Bits, target: TargetParams, seed: int) -> Splits:
-    """Split `listing`'s samples as `target` says; `seed` is that of the stream ``split``.
+@dataclass(frozen=True)
+class Quota:
+    """How much a set takes: a fraction, a number per class or a total; the last two are exact."""
 
-    Raises DataError when a class has not enough images for ``val_per_class``, or none at all in a
-    set that needs some.
+    name: str
+    fraction: float
+    per_class: int | None
+    total: int | None
+
+
+def split(
+    listing: Listing,
+    digests: Bits,
+    target: TargetParams,
+    seed: int,
+    members: Indices | None = None,
+) -> Splits:
+    """Split the samples `members` (ascending; None: all) of `listing` as `target` says.
+
+    `seed` is that of the stream ``split``.  Raises DataError when there are not enough images of a
+    class, or none at all in a set that needs some, or when given sets share a group.
     """
-    choose = _Choice(listing, digests, target, seed)
+    everything = np.arange(len(listing)) if members is None else members
+    choose = _Choice(listing, digests, target, seed, everything)
     match target.split:
         case "given":
             splits = choose.given()
@@ -50,35 +70,22 @@ def split(listing: Listing, digests: Bits, target: TargetParams, seed: int) -> S
             splits = choose.random()
     for name, indices in splits.by_name().items():
         if len(indices) or name != "val":
-            _require_classes(listing, name, indices)
+            _require_classes(listing, everything, name, indices)
     return splits
 
 
-def largest_remainder(counts: npt.NDArray[np.int64], fraction: float) -> npt.NDArray[np.int64]:
-    """`fraction` of each of `counts` (int64, K) in whole numbers, by Hamilton's method.
-
-    They add up to the rounded share of the total: what is left after rounding down goes to the
-    largest remainders.
-    """
-    exact = counts * fraction
-    shares = np.floor(exact).astype(np.int64)
-    left = round(float(exact.sum())) - int(shares.sum())
-    shares[np.argsort(shares - exact, kind="stable")[: max(left, 0)]] += 1
-    capped: npt.NDArray[np.int64] = np.minimum(shares, counts)
-    return capped
-
-
-def _require_classes(listing: Listing, name: str, indices: Indices) -> None:
+def _require_classes(listing: Listing, members: Indices, name: str, indices: Indices) -> None:
     """Refuse a training set without a class that has images, and scores of one class out of two.
 
     With more classes, means over classes leave out those that a set has no image of.
     """
     num_classes = len(listing.class_names)
-    wanted = np.bincount(listing.labels, minlength=num_classes) > 0
-    if name != "train" and num_classes > 2:
+    wanted = listing.images_per_class(members) > 0
+    if name != "train" and (num_classes > 2 or listing.multi_label) and len(indices):
         return
-    missing = wanted & (np.bincount(listing.labels[indices], minlength=num_classes) == 0)
-    if missing.any() or (num_classes == 2 and not wanted.all()):
+    missing = wanted & (listing.images_per_class(indices) == 0)
+    alone = num_classes == 2 and not listing.multi_label and not wanted.all()
+    if missing.any() or alone:
         guilty = int(np.argmax(missing | ~wanted))
         raise DataError(
             f"the {name} set has no image of class {listing.class_names[guilty]}",
@@ -88,33 +95,51 @@ def _require_classes(listing: Listing, name: str, indices: Indices) -> None:
 
 
 class _Choice:
-    """The three ways to split one listing."""
+    """The three ways to split one listing.
 
-    def __init__(self, listing: Listing, digests: Bits, target: TargetParams, seed: int) -> None:
+    Classes keep their shares in all sets; with several labels per image there is one stratum.
+    """
+
+    def __init__(
+        self, listing: Listing, digests: Bits, target: TargetParams, seed: int, members: Indices
+    ) -> None:
         self.listing, self.digests, self.target, self.seed = listing, digests, target, seed
+        self.members = members
+        several = listing.multi_label
+        self.strata = np.zeros(len(listing), np.int64) if several else listing.labels
+        self.num_strata = 1 if several else len(listing.class_names)
+        self.test = Quota("test", target.test_fraction, target.test_per_class, target.test_count)
+        self.val = Quota("val", target.val_fraction, target.val_per_class, target.val_count)
 
     def random(self) -> Splits:
-        everything = np.arange(len(self.listing))
-        test = self._fraction(everything, "test", self.target.test_fraction)
-        rest = np.setdiff1d(everything, test)
-        val = self._val_of(rest)
-        return Splits(np.setdiff1d(rest, val), val, test)
+        test, tested = self._taken(self.members, self.test)
+        rest = np.setdiff1d(self.members, tested)
+        val, validated = self._taken(rest, self.val)
+        return Splits(np.setdiff1d(rest, validated), val, test)
 
     def given(self) -> Splits:
-        assert self.listing.given is not None, "resolved: only folders are split by their owner"
-        train, val, test = (np.flatnonzero(np.array(self.listing.given) == name) for name in SPLITS)
+        assert self.listing.given is not None, "resolved: this dataset has a split of its own"
+        given = np.array(self.listing.given)[self.members]
+        train, val, test = (self.members[given == name] for name in SPLITS)
+        self._check_groups(train, val, test)
         if not len(val):
-            val = self._val_of(train)
-            train = np.setdiff1d(train, val)
-        elif self.target.val_per_class is not None:
-            val = self._per_class(val, self.target.val_per_class)
+            val, validated = self._taken(train, self.val)
+            train = np.setdiff1d(train, validated)
+        elif self.val.per_class is not None or self.val.total is not None:
+            val = self._exactly(val, self.val)
+        if self.test.per_class is not None or self.test.total is not None:
+            test = self._exactly(test, self.test)
         return Splits(train, val, test)
 
     def blocks(self) -> Splits:
-        """Whole blocks of neighbours go to one set; blocks are drawn within each group."""
+        """Whole blocks of neighbours go to one set; blocks are drawn within each neighbourhood."""
+        if self.listing.groups is not None:
+            raise DataError(
+                "split: blocks does not know groups", where=self.listing.where, fix="Use random"
+            )
         test: list[Indices] = []
         rest: list[Indices] = []
-        for blocks in self._blocks_by_group():
+        for blocks in self._blocks_by_neighbourhood():
             num_test = max(1, round(self.target.test_fraction * len(blocks)))
             test += blocks[:num_test]
             rest += blocks[num_test:]
@@ -123,14 +148,14 @@ class _Choice:
         num_val, val = self._val_blocks(rest)
         return Splits(_union(rest[num_val:]), val, _union(test))
 
-    def _blocks_by_group(self) -> list[list[Indices]]:
-        """Per group its blocks of consecutive samples, in the seed's order."""
-        groups = np.array(self.listing.groups or [""] * len(self.listing))
+    def _blocks_by_neighbourhood(self) -> list[list[Indices]]:
+        """Per neighbourhood its blocks of consecutive samples, in the seed's order."""
+        names = np.array(self.listing.neighbourhoods or [""] * len(self.listing))[self.members]
         ordered = []
-        for group in sorted(set(groups.tolist())):
-            members = np.flatnonzero(groups == group)
-            blocks = np.array_split(members, min(NUM_BLOCKS, len(members)))
-            keys = [keyed_hash("block", self.seed, group, i) for i in range(len(blocks))]
+        for name in sorted(set(names.tolist())):
+            near = self.members[names == name]
+            blocks = np.array_split(near, min(NUM_BLOCKS, len(near)))
+            keys = [keyed_hash("block", self.seed, name, i) for i in range(len(blocks))]
             ordered.append([blocks[i] for i in np.argsort(keys)])
         return ordered
 
@@ -147,50 +172,79 @@ class _Choice:
             num_val = round(self.target.val_fraction * len(rest))
             return num_val, _union(rest[:num_val])
         num_val = 0
-        num_classes = len(self.listing.class_names)
-        have = np.zeros(num_classes, np.int64)
+        have = np.zeros(self.num_strata, np.int64)
         while have.min() < wanted and num_val < len(rest):
-            have += np.bincount(self.listing.labels[rest[num_val]], minlength=num_classes)
+            have += self._counts(rest[num_val])
             num_val += 1
-        return num_val, self._per_class(_union(rest[:num_val]), wanted)
+        return num_val, self._exactly(_union(rest[:num_val]), self.val)
 
-    def _val_of(self, rest: Indices) -> Indices:
-        if self.target.val_per_class is not None:
-            return self._per_class(rest, self.target.val_per_class)
-        return self._fraction(rest, "val", self.target.val_fraction)
+    def _taken(self, indices: Indices, quota: Quota) -> tuple[Indices, Indices]:
+        """Those of `indices` that make up a set, and those that no other set may have.
 
-    def _fraction(self, indices: Indices, name: str, fraction: float) -> Indices:
-        counts = np.bincount(self.listing.labels[indices], minlength=len(self.listing.class_names))
-        return self._first(indices, name, largest_remainder(counts, fraction))
+        They differ where a number is exact and groups are whole: the rest of a group stays unused.
+        """
+        if self.listing.groups is None:
+            chosen = self._exactly(indices, quota)
+            return chosen, chosen
+        groups = Groups(
+            indices, self.listing.groups, self.strata, self.num_strata,
+            "split-group", quota.name, self.seed,
+        )  # fmt: skip
+        wanted = self._wanted(indices, quota)
+        if quota.per_class is None and quota.total is None:
+            taken = groups.about(wanted)
+            return taken, taken
+        taken = groups.at_least(wanted)
+        return self._first(taken, quota.name, wanted), taken
 
-    def _per_class(self, indices: Indices, wanted: int) -> Indices:
-        require_per_class(self.listing, indices, wanted, "target.val_per_class")
-        return self._first(indices, "val", np.full(len(self.listing.class_names), wanted))
+    def _exactly(self, indices: Indices, quota: Quota) -> Indices:
+        return self._first(indices, quota.name, self._wanted(indices, quota))
 
-    def _first(self, indices: Indices, name: str, counts: npt.NDArray[np.int64]) -> Indices:
+    def _wanted(self, indices: Indices, quota: Quota) -> Counts:
+        """How many of each stratum of `indices` the set takes."""
+        have = self._counts(indices)
+        if quota.per_class is not None:
+            wanted = np.full(len(have), quota.per_class)
+            require_available(self.listing, have, wanted, f"target.{quota.name}_per_class")
+            return wanted
+        if quota.total is not None:
+            if quota.total > len(indices):
+                raise DataError(
+                    f"target.{quota.name}_count: {quota.total} asked for, but there are only "
+                    f"{len(indices)} images to choose from",
+                    where=self.listing.where,
+                    fix="Ask for fewer",
+                )
+            return proportional(have, quota.total)
+        return largest_remainder(have, quota.fraction)
+
+    def _counts(self, indices: Indices) -> Counts:
+        return np.bincount(self.strata[indices], minlength=self.num_strata)
+
+    def _first(self, indices: Indices, name: str, counts: Counts) -> Indices:
         ordered = indices[keyed_order(self.digests[indices], "split", name, self.seed)]
-        return first_per_class(ordered, self.listing.labels, counts)
+        return first_per_class(ordered, self.strata, counts)
+
+    def _check_groups(self, *sets: Indices) -> None:
+        """Raise DataError when a group is in two of the given sets."""
+        groups = self.listing.groups
+        if groups is None:
+            return
+        home: dict[str, str] = {}
+        for name, indices in zip(SPLITS, sets, strict=True):
+            for group in {groups[index] for index in indices.tolist()}:
+                if home.setdefault(group, name) != name:
+                    raise DataError(
+                        f"group {printable(group)} is in the given sets {home[group]} and {name}",
+                        where=self.listing.where,
+                        fix="Keep its images together, or use split: random",
+                    )
 
 
-def first_per_class(
-    ordered: Indices, labels: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
-) -> Indices:
+def first_per_class(ordered: Indices, labels: npt.NDArray[np.int64], counts: Counts) -> Indices:
     """The first ``counts[c]`` of each class c in the order given; ascending indices."""
     chosen = [ordered[labels[ordered] == c][:count] for c, count in enumerate(counts.tolist())]
     return np.sort(np.concatenate(chosen))
-
-
-def require_per_class(listing: Listing, indices: Indices, wanted: int, parameter: str) -> None:
-    """Raise DataError when some class has fewer than `wanted` samples among `indices`."""
-    have = np.bincount(listing.labels[indices], minlength=len(listing.class_names))
-    for name, available in zip(listing.class_names, have.tolist(), strict=True):
-        if available < wanted:
-            raise DataError(
-                f"{parameter}: {wanted} asked for, but class {name} has only {available} "
-                "images to choose from",
-                where=listing.where,
-                fix=f"Ask for at most {int(have.min())}, or change the split",
-            )
 
 
 def _union(blocks: list[Indices]) -> Indices:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,24 +12,29 @@ import numpy.typing as npt
 from safetensors.torch import save_file
 
 from ftd.job import Completed
+from jobs.measure.details import write_details
 from jobs.measure.digest import state_sha256
 from jobs.measure.evaluate import evaluate
-from jobs.measure.metrics import chance, measures, named
+from jobs.measure.memory import peak_memory_bytes
 from jobs.measure.predictions import write_predictions
+from jobs.measure.scoring import Scoring, named
 from jobs.train.loop import Training
 from jobs.train.state import TrainingState
 
 Logits = npt.NDArray[np.float32]
 
 
-def conclude(training: Training, state: TrainingState, layers: str) -> Completed:
+def conclude(
+    training: Training, state: TrainingState, layers: str, also: Mapping[str, float]
+) -> Completed:
     """Test the kept weights, keep predictions and weights as artifacts, and sum the run up.
 
     ``test/...`` are the kept weights' metrics; where the last weights are others, theirs are
-    ``test_last/...``.  Interrupted, it is done again from the end of training.
+    ``test_last/...``; `also` are known beforehand.  Interrupted, it is done again from the end of
+    training.
     """
     context, listing, splits = training.context, training.loader.images.listing, training.splits
-    trained = {name: tensor.clone() for name, tensor in state.weights().items()}
+    trained = state.show_average()
 
     def pause() -> None:
         context.checkpoint(state.step, lambda: state.writers(trained))
@@ -37,7 +42,8 @@ def conclude(training: Training, state: TrainingState, layers: str) -> Completed
     metrics = {}
     if state.best is not None and state.best_step < state.step and not state.diverged:
         last = _logits(training, state, "test", pause)
-        metrics = named("test_last", _metrics(last, listing.labels[splits.test]))
+        labels = listing.labels[splits.test]
+        metrics = named("test_last", _metrics(training.scoring, last, labels))
         state.load_weights(state.best)
     logits = {name: _logits(training, state, name, pause) for name in ("val", "test")}
     if not all(np.isfinite(found).all() for found in logits.values()):
@@ -45,7 +51,8 @@ def conclude(training: Training, state: TrainingState, layers: str) -> Completed
         logits = {name: np.zeros_like(found) for name, found in logits.items()}
     for name, found in logits.items():
         if len(found):
-            metrics |= named(name, _metrics(found, listing.labels[splits.by_name()[name]]))
+            labels = listing.labels[splits.by_name()[name]]
+            metrics |= named(name, _metrics(training.scoring, found, labels))
     for name, value in metrics.items():
         if state.diverged or not name.startswith("val/"):  # those stand at their own step
             context.metric(name, value, state.step)
@@ -53,10 +60,14 @@ def conclude(training: Training, state: TrainingState, layers: str) -> Completed
     predictions = {name: (splits.by_name()[name], found) for name, found in logits.items()}
     context.artifact("predictions.csv", lambda path: write_predictions(path, listing, predictions))
     context.artifact(
+        "classes.json", lambda path: write_details(path, training.scoring, listing, predictions)
+    )
+    context.timing("peak_memory_bytes", peak_memory_bytes(context.device), state.step)
+    context.artifact(
         "weights.safetensors", lambda path: _write_weights(path, training, state, layers)
     )
     return Completed(
-        metrics={**training.final_metrics(state), **metrics},
+        metrics={**also, **training.final_metrics(state), **metrics},
         state_sha256=state_sha256(state.network.state()),
         num_steps=state.step,
         flags=training.flags(state),
@@ -73,11 +84,11 @@ def _logits(
     return evaluate(state.network, training.loader, indices, training.context.device, pause)
 
 
-def _metrics(logits: Logits, labels: npt.NDArray[np.int64]) -> dict[str, float]:
+def _metrics(scoring: Scoring, logits: Logits, labels: npt.NDArray[np.int64]) -> dict[str, float]:
     """Metrics of logits; those of chance where all are equal or some are not finite."""
     if not np.isfinite(logits).all() or not logits.any():
-        return chance(logits.shape[1])
-    return measures(logits, labels)
+        return scoring.chance(labels)
+    return scoring.metrics(logits, labels)
 
 
 def _write_weights(path: Path, training: Training, state: TrainingState, layers: str) -> None:

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import nn
 
 from ftd.errors import InputError, UnknownName, closest
 from jobs.layers import Treatment, check_weights
-from jobs.models import alexnet, efficientnet_lite, resnet, vgg
-from jobs.models.dropout import DropoutKeys, KeyedDropout
+from jobs.models import alexnet, efficientnet_lite, vgg, zoo
+from jobs.models.construct import without_memory
+from jobs.models.dropout import DropoutKeys
+from jobs.models.exact import make_exact
 from jobs.models.initialise import initial_state
 from jobs.models.network import Layer, Network, layer_index
-from jobs.models.pooling import AdaptiveAvgPool2d
+from jobs.models.numbering import classifier_of
 from jobs.models.treatment import freeze
 from jobs.models.weights import State, fitted
 
-FAMILIES = (alexnet, efficientnet_lite, resnet, vgg)
+FAMILIES = (alexnet, efficientnet_lite, vgg, zoo)
 
 
 def skeleton(model: str, num_classes: int) -> tuple[nn.Module, tuple[Layer, ...]]:
-    """The network's module, without memory for its tensors, and its numbered layers."""
+    """The network's module, without memory for its weights, and its numbered layers."""
     family = next((family for family in FAMILIES if model in family.MODELS), None)
     if family is None:
         known = [name for family in FAMILIES for name in family.MODELS]
         raise UnknownName(f"no network is called '{model}'", fix=closest(model, known))
-    with torch.device("meta"):
+    with without_memory():
         module, layers = family.skeleton(model, num_classes)
     return module, layers
 
@@ -53,8 +54,8 @@ def build(
         raise InputError(f"{model} has {len(layers)} layers, got {len(treatments)} treatments")
     check_weights(treatments, pretrained is not None)
     keys = DropoutKeys(dropout_seed)
-    _replace(module, layers, keys)
-    classifier = _classifier(module, layers)
+    make_exact(module, layers, keys)
+    classifier = classifier_of(module, layers, model)
     empty = module.state_dict()
     drawn = [
         name
@@ -71,24 +72,3 @@ def build(
     module.load_state_dict(state, assign=True)  # strict: no tensor is left without memory
     freeze(module, layers, treatments)
     return Network(model, module, layers, tuple(treatments), tuple(class_names), keys)
-
-
-def _replace(module: nn.Module, layers: Sequence[Layer], keys: DropoutKeys) -> None:
-    """Put keyed dropout and exact pooling where torch's would draw by position or be inexact."""
-    for path, part in list(module.named_modules()):
-        if isinstance(part, nn.Dropout):
-            layer = layers[layer_index(layers, path)]
-            module.set_submodule(path, KeyedDropout(part.p, layer.name, keys))
-        elif isinstance(part, nn.AdaptiveAvgPool2d) and part.output_size != (1, 1):
-            size = part.output_size  # to 1 x 1 it is a mean, whose gradient is exact already
-            assert isinstance(size, tuple) and isinstance(size[0], int) and isinstance(size[1], int)
-            module.set_submodule(path, AdaptiveAvgPool2d(size[0], size[1]))
-
-
-def _classifier(module: nn.Module, layers: Sequence[Layer]) -> str:
-    """The name of the one linear module in the last layer."""
-    linear: list[str] = [
-        path for path, part in module.named_modules() if isinstance(part, nn.Linear)
-    ]
-    (classifier,) = [path for path in linear if layers[-1].holds(path)]
-    return classifier

@@ -1,12 +1,14 @@
 """Dropout whose mask depends on who is in the batch, never on the draws that came before.
 
-Unit u of a sample is dropped by hash(seed, layer, step, sample key, u).  So neither the place of a
-sample in its batch, nor the batch size, nor other layers, nor interruptions change a mask, and the
-CPU and a GPU draw the same one.
+Unit u of a sample is dropped by hash(seed, layer, step, sample key, u), and its whole branch of a
+residual block, in stochastic depth, by hash(seed, layer, step, sample key).  So neither the place
+of a sample in its batch, nor the batch size, nor other layers, nor interruptions change a mask, and
+the CPU and a GPU draw the same one.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import torch
@@ -51,6 +53,13 @@ class DropoutKeys:
     seed: int
     step: int = 0
     sample_keys: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    uses: Counter[str] = field(default_factory=Counter)  # of each layer in this forward pass
+
+    def drawn_from(self, layer: str) -> int:
+        """The key of the next mask of `layer`: some blocks use one module twice in a pass."""
+        use = self.uses[layer]
+        self.uses[layer] += 1
+        return keyed_hash("dropout", self.seed, layer, self.step, *([use] if use else []))
 
 
 class KeyedDropout(nn.Module):
@@ -70,13 +79,27 @@ class KeyedDropout(nn.Module):
         """Drop units (N, ...); needs the sample keys of exactly these N samples."""
         if not self.training or self.rate == 0:
             return units
+        dropped = self._dropped(units, units[0].numel()).view(units.shape)
+        return (units * (1 / (1 - self.rate))).masked_fill(dropped, 0)
+
+    def _dropped(self, units: torch.Tensor, num_units: int) -> torch.Tensor:
+        """Which of `num_units` of each of the N samples are dropped: bool (N, num_units)."""
         sample_keys = self.keys.sample_keys.to(units.device)
         if sample_keys.shape != units.shape[:1]:
             raise ValueError(
                 f"dropout of {self.layer}: {len(units)} samples, {len(sample_keys)} sample keys; "
                 "call set_keys before each training step"
             )
-        key = keyed_hash("dropout", self.keys.seed, self.layer, self.keys.step)
-        bits = random_bits(key, sample_keys, units[0].numel()).view(units.shape)
-        dropped = bits < _signed(round(self.rate * 2.0**64) + (1 << 63))
-        return (units * (1 / (1 - self.rate))).masked_fill(dropped, 0)
+        bits = random_bits(self.keys.drawn_from(self.layer), sample_keys, num_units)
+        return bits < _signed(round(self.rate * 2.0**64) + (1 << 63))
+
+
+class KeyedDropPath(KeyedDropout):
+    """Stochastic depth (Huang et al. 2016): drop a branch of a sample as a whole, or scale it."""
+
+    def forward(self, branch: torch.Tensor) -> torch.Tensor:
+        """Drop rows of `branch` (N, ...), the others are scaled by 1 / (1 - rate)."""
+        if not self.training or self.rate == 0:
+            return branch
+        dropped = self._dropped(branch, 1).view(-1, *[1] * (branch.dim() - 1))
+        return (branch * (1 / (1 - self.rate))).masked_fill(dropped, 0)

@@ -5,15 +5,18 @@ are.  Always drawn on the CPU, so that a GPU run starts from the same numbers.
 
 Convolutions: normal, variance 2 / fan_out with fan_out = kernel area x output channels / groups, no
 bias (He et al. 2015, as torchvision's ResNet and VGG).  Hidden fully-connected layers: normal,
-variance 2 / fan_in, the same paper's rule that keeps the signal's size through a ReLU.  Classifier:
-normal, standard deviation 0.01, zero bias (the rule of Caffe's fine-tuning examples).
-Normalisation: scale 1, shift 0, running statistics reset.
+variance 2 / fan_in, the same paper's rule that keeps the signal's size through a ReLU.  In networks
+with LayerNorm both have standard deviation 0.02 (as ViT, Swin and ConvNeXt).  Classifier: normal,
+standard deviation 0.01, zero bias (the rule of Caffe's fine-tuning examples).
+
+The rest, as the network's constructor leaves it where that is a constant (scales, shifts, running
+statistics, tables of positions); else normal, standard deviation 0.02 (tokens, embeddings).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import nn
@@ -21,6 +24,7 @@ from torch import nn
 from ftd.seeds import keyed_hash
 
 CLASSIFIER_STD = 0.01
+EMBEDDING_STD = 0.02
 
 
 def initial_state(
@@ -36,42 +40,46 @@ def initial_state(
     `classifier` is the name of the module whose row i scores ``class_names[i]``.
     """
     drawn = {}
+    embeds = any(isinstance(part, nn.LayerNorm) for part in module.modules())
     for path, part in module.named_modules():
-        for name, tensor in [
-            *part.named_parameters(recurse=False),
-            *part.named_buffers(recurse=False),
-        ]:
+        for name, tensor in part.named_buffers(recurse=False):
+            full = f"{path}.{name}" if path else name
+            if full in wanted:
+                drawn[full] = tensor.clone()
+        for name, parameter in part.named_parameters(recurse=False):
             full = f"{path}.{name}" if path else name
             if full not in wanted:
                 continue
             if full == f"{classifier}.weight":
-                drawn[full] = _rows(full, tensor.shape[1], class_names, seed)
+                drawn[full] = _rows(full, parameter.shape[1:], class_names, seed)
+            elif isinstance(part, nn.Conv2d | nn.Linear) and name == "bias":
+                drawn[full] = torch.zeros(parameter.shape)
+            elif not parameter.is_meta and _is_constant(parameter) and not _has_fan(part, name):
+                drawn[full] = parameter.detach().clone()
             else:
-                drawn[full] = _rule(part, name)(tensor.shape, full, seed)
+                drawn[full] = _normal(parameter.shape, _std(part, name, embeds), seed, full)
     return drawn
 
 
-Rule = Callable[[torch.Size, str, int], torch.Tensor]
+def _is_constant(parameter: torch.Tensor) -> bool:
+    return bool((parameter == parameter.flatten()[0]).all())
 
 
-def _rule(part: nn.Module, name: str) -> Rule:
-    if name == "num_batches_tracked":
-        return lambda shape, full, seed: torch.zeros(shape, dtype=torch.int64)
-    if isinstance(part, nn.BatchNorm2d):
-        value = 1.0 if name in ("weight", "running_var") else 0.0
-        return lambda shape, full, seed: torch.full(shape, value)
-    if isinstance(part, nn.Conv2d | nn.Linear) and name == "bias":
-        return lambda shape, full, seed: torch.zeros(shape)
+def _has_fan(part: nn.Module, name: str) -> bool:
+    return isinstance(part, nn.Conv2d | nn.Linear) and name == "weight"
+
+
+def _std(part: nn.Module, name: str, embeds: bool) -> float:
+    """The standard deviation of a parameter's rule."""
+    if embeds or not _has_fan(part, name):
+        return EMBEDDING_STD
     if isinstance(part, nn.Conv2d):
-        fan_out = math.prod(part.kernel_size) * part.out_channels // part.groups
-        return lambda shape, full, seed: _normal(shape, math.sqrt(2 / fan_out), seed, full)
-    if isinstance(part, nn.Linear):
-        return lambda shape, full, seed: _normal(shape, math.sqrt(2 / shape[1]), seed, full)
-    raise TypeError(f"no rule to initialise {name} of {type(part).__name__}")
+        return math.sqrt(2 * part.groups / (math.prod(part.kernel_size) * part.out_channels))
+    assert isinstance(part, nn.Linear)
+    return math.sqrt(2 / part.in_features)
 
 
-def _rows(full: str, num_features: int, class_names: Sequence[str], seed: int) -> torch.Tensor:
-    size = torch.Size([num_features])
+def _rows(full: str, size: torch.Size, class_names: Sequence[str], seed: int) -> torch.Tensor:
     return torch.stack([_normal(size, CLASSIFIER_STD, seed, full, name) for name in class_names])
 
 

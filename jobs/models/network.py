@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -45,9 +45,12 @@ class Network:
     treatments: tuple[Treatment, ...]
     class_names: tuple[str, ...]
     dropout_keys: DropoutKeys
+    free_dropouts: list[nn.Module] = field(default_factory=list)  # they drop in frozen layers too
+    held: dict[int, list[nn.Module]] = field(default_factory=dict)  # see treatment.hold
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of a batch."""
+        self.dropout_keys.uses.clear()
         logits: torch.Tensor = self.module(images)
         return logits
 
@@ -63,10 +66,17 @@ class Network:
         """
         if not self.module.training:
             self.module.train()
+            self.set_free_dropouts(True)
 
     def eval(self) -> None:
         """Evaluation mode."""
         self.module.eval()
+        self.set_free_dropouts(False)
+
+    def set_free_dropouts(self, mode: bool) -> None:
+        """Put them into training or evaluation mode, which their layers do not pass on."""
+        for part in self.free_dropouts:
+            part.training = mode
 
     def to(self, device: torch.device | str) -> Network:
         """Move all tensors to `device`, in place."""
@@ -82,9 +92,12 @@ class Network:
         return self.treatments[self.layer_of(name)]
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """The parameters an optimizer may change, by name."""
-        named = self.module.named_parameters()
-        return {name: parameter for name, parameter in named if parameter.requires_grad}
+        """The parameters of layers FT and R, by name."""
+        return {
+            name: parameter
+            for name, parameter in self.module.named_parameters()
+            if self.treatment_of(name) != Treatment.F
+        }
 
     def state(self) -> dict[str, torch.Tensor]:
         """All parameters and buffers by name, sharing memory with the network."""

@@ -12,23 +12,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch.nn import functional
 
+from ftd.errors import DataError
 from ftd.job import Context
+from ftd.metric_names import goodness
 from jobs.data.augment import Augmentation
 from jobs.data.batches import Batch, Loader
-from jobs.data.order import Order
+from jobs.data.keyed import Bits
+from jobs.data.order import BalancedOrder, Order
 from jobs.data.prepare import Data
 from jobs.data.splits import Splits
 from jobs.measure.evaluate import evaluate
-from jobs.measure.metrics import chance, measures, named
+from jobs.measure.scoring import Labels, Scoring, named
 from jobs.params.target import TargetParams
 from jobs.params.train import TrainParams
 from jobs.sources import Preprocessing
-from jobs.train.optimizer import set_lr
-from jobs.train.schedule import lr_factor
-from jobs.train.state import TrainingState
+from jobs.train.loss import Objective, objective
+from jobs.train.state import Tensors, TrainingState
+from jobs.train.step import Stepper
 
 CHECK_EVERY = 25  # steps between two looks at the loss, which make a GPU wait
 
@@ -42,6 +43,8 @@ class Training:
     splits: Splits
     order: Order
     augmentation: Augmentation
+    objective: Objective
+    scoring: Scoring
     context: Context
 
     @classmethod
@@ -56,18 +59,24 @@ class Training:
         """Training on the images of the resolved `target`."""
         crop_size = target.crop_size or target.decode_size
         digests = data.images.digests[data.splits.train]
+        labels = data.listing.labels[data.splits.train]
+        num_classes = len(data.listing.class_names)
         return cls(
             params=params,
             loader=Loader(data.images, crop_size, preprocessing, context.device),
             splits=data.splits,
-            order=Order(digests, params.batch_size, context.seeds["order"]),
+            order=_order(params, digests, labels, context.seeds["order"]),
             augmentation=Augmentation(
                 target.decode_size,
                 crop_size,
                 params.flip,
                 params.crop == "random",
                 context.seeds["augment"],
+                params.augment,
+                preprocessing.interpolation,
             ),
+            objective=objective(params, data.listing.class_names, labels, context.device),
+            scoring=Scoring(num_classes, target.multi_label, data.terciles),
             context=context,
         )
 
@@ -77,6 +86,12 @@ class Training:
         epochs, per_epoch = self.params.epochs, self.order.steps_per_epoch
         return self.params.steps or (epochs or 0) * per_epoch
 
+    def check_selection(self) -> None:
+        """Raise DataError when these images cannot give what the run goes by."""
+        if self.params.keep == "best" or self.params.early_stop is not None:
+            labels = self.loader.images.listing.labels[self.splits.val]
+            self.scoring.check_selection(self.params.select or "val/top1", labels)
+
     def validates_at(self, step: int) -> bool:
         """Whether the network is validated when `step` steps are done."""
         every = self.params.validate_every_epochs * self.order.steps_per_epoch
@@ -85,6 +100,7 @@ class Training:
     def run(self, state: TrainingState) -> None:
         """Train from where `state` stands to the end, or until the loss is no longer finite."""
         batches = self._batches(state.step)
+        stepper = self._stepper()
         clock = _Clock()
         while not state.diverged:
             if self.validates_at(state.step) and state.validated_step < state.step:
@@ -92,10 +108,10 @@ class Training:
                 self._validate(state)
                 clock = _Clock()
                 continue
-            if state.step == self.num_steps:
+            if state.step == self.num_steps or self._gives_up(state):
                 break
             batch = next(batches)
-            self._step(state, batch)
+            stepper.take(state, batch)
             clock.num_images += len(batch.labels)
             self._look(state, clock)
             self.context.checkpoint(state.step, state.writers)
@@ -104,23 +120,17 @@ class Training:
         steps = range(start, self.num_steps)
         return self.loader.training(self.splits.train, self.order, self.augmentation, steps)
 
-    def _step(self, state: TrainingState, batch: Batch) -> None:
-        """One optimizer step."""
-        per_epoch = self.order.steps_per_epoch
-        set_lr(state.optimizer, lr_factor(self.params, state.step, self.num_steps, per_epoch))
-        state.network.set_keys(state.step, batch.keys)
-        if not state.network.module.training:  # after a validation
-            state.network.train()
-        logits = state.network(batch.images)
-        loss = functional.cross_entropy(logits, batch.labels)
-        state.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        state.optimizer.step()
-        if state.step % per_epoch == 0:
-            state.sums.zero_()
-        right = (logits.detach().argmax(dim=1) == batch.labels).sum()
-        state.sums += torch.stack([loss.detach().double() * len(batch.labels), right.double()])
-        state.step += 1
+    def _stepper(self) -> Stepper:
+        per_epoch, device = self.order.steps_per_epoch, self.context.device
+        return Stepper(self.params, self.objective, self.num_steps, per_epoch, device)
+
+    def _gives_up(self, state: TrainingState) -> bool:
+        """Whether the validation just done ends training early."""
+        over = state.patience is not None and state.patience.is_over(state.step)
+        if over and self.validates_at(state.step):
+            self.context.note("early_stop", step=state.step, num_steps=self.num_steps)
+            return True
+        return False
 
     def _look(self, state: TrainingState, clock: _Clock) -> None:
         """Notice a loss that is no longer finite, at steps that are fixed in advance."""
@@ -133,17 +143,34 @@ class Training:
         )
 
     def measured(self, state: TrainingState) -> dict[str, float]:
-        """Mean loss and top-1 over the images of the current epoch, as they were trained on."""
+        """Mean loss and top-1 over the images of the current epoch, as they were trained on.
+
+        With several labels per image, instead of top-1 the share of labels that are right.
+        """
         part = (state.step - 1) % self.order.steps_per_epoch + 1
         num_seen = len(self.splits.train) * part // self.order.steps_per_epoch
         loss, right = (state.sums / num_seen).tolist()
-        return {"loss": loss, "top1": right}
+        return {"loss": loss, self._right: right}
+
+    @property
+    def _right(self) -> str:
+        return "label_accuracy" if self.scoring.multi_label else "top1"
 
     def _validate(self, state: TrainingState) -> None:
         """Record the epoch's metrics and remember the best weights."""
+        trained = None if state.average is None else state.show_average()
+        self._validate_shown(state, trained)
+        if trained is not None:
+            state.load_weights(trained)
+        if not state.diverged:
+            state.validated_step = state.step
+            self.context.checkpoint(state.step, state.writers)
+
+    def _validate_shown(self, state: TrainingState, trained: Tensors | None) -> None:
+        """As :meth:`_validate`, for what is in the network; `trained` goes into checkpoints."""
 
         def pause() -> None:
-            self.context.checkpoint(state.step, state.writers)
+            self.context.checkpoint(state.step, lambda: state.writers(trained))
 
         found = named("train", self.measured(state))
         if len(self.splits.val):
@@ -154,18 +181,19 @@ class Training:
                 state.diverged = True
                 return
             labels = self.loader.images.listing.labels[self.splits.val]
-            found |= named("val", measures(logits, labels))
+            found |= named("val", self.scoring.metrics(logits, labels))
         for name, value in found.items():
             self.context.metric(name, value, state.step)
+        select = self.params.select or "val/top1"
         if self.params.keep == "best":
-            self._remember(state, found[self.params.select or "val/top1"])
-        state.validated_step = state.step
-        pause()
+            self._remember(state, found[select])
+        if state.patience is not None:
+            state.patience.look(state.step, found[select])
 
     def _remember(self, state: TrainingState, value: float) -> None:
         """Keep a copy of the weights when `value` beats all before (the earliest of equals)."""
-        smaller_is_better = self.params.select == "val/nll"
-        better = value < state.best_value if smaller_is_better else value > state.best_value
+        select = self.params.select or "val/top1"
+        better = goodness(value, select) > goodness(state.best_value, select)
         if state.best_step == 0 or better:
             state.best_step, state.best_value = state.step, value
             state.best = {name: tensor.clone() for name, tensor in state.weights().items()}
@@ -176,16 +204,36 @@ class Training:
         if state.diverged:
             return ("diverged",)
         labels = self.loader.images.listing.labels[self.splits.train]
-        share = np.bincount(labels).max() / len(labels)
-        error = math.sqrt(share * (1 - share) / len(labels))
-        return ("stuck",) if self.measured(state)["top1"] <= share + error else ()
+        if self.scoring.multi_label:  # the commoner answer for each class
+            share = float(np.maximum(labels.mean(axis=0), 1 - labels.mean(axis=0)).mean())
+        else:
+            counts = np.bincount(labels)
+            share = counts.max() / len(labels)
+            if self.params.sampling == "balanced":
+                share = 1 / np.count_nonzero(counts)
+        error = math.sqrt(share * (1 - share) / labels.size)
+        return ("stuck",) if self.measured(state)[self._right] <= share + error else ()
 
     def final_metrics(self, state: TrainingState) -> dict[str, float]:
         """The last ``train/loss`` and ``train/top1``; those of chance after divergence."""
         if not state.diverged:
             return named("train", self.measured(state))
-        expected = chance(len(state.network.class_names))
-        return {"train/loss": expected["nll"], "train/top1": expected["top1"]}
+        num_classes = self.scoring.num_classes
+        if self.scoring.multi_label:
+            return named("train", {"loss": math.log(2), self._right: 0.5})
+        return named("train", {"loss": math.log(num_classes), self._right: 1 / num_classes})
+
+
+def _order(train: TrainParams, digests: Bits, labels: Labels, seed: int) -> Order:
+    """The order of training images with these `digests` and `labels`."""
+    if train.sampling == "all":
+        return Order(digests, train.batch_size, seed)
+    if labels.ndim == 2:
+        raise DataError(
+            "train.sampling: balanced is for one label per image, the target has several",
+            fix="Use sampling: all",
+        )
+    return BalancedOrder(digests, train.batch_size, seed, labels=labels)
 
 
 class _Clock:

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from ftd.errors import DataError
+
 
 def configure(numerics: str, threads: int) -> None:
     """Prepare torch for ``exact`` or ``fast`` numerics on `threads` CPU threads.
@@ -28,13 +30,22 @@ def configure(numerics: str, threads: int) -> None:
     torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
 
 
-def fingerprint(numerics: str, device: str) -> dict[str, Any]:
+def check_precision(precision: str, device: str) -> None:
+    """Raise DataError for a precision that `device` does not train in."""
+    if precision == "float16" and device == "cpu":
+        raise DataError(
+            "train.precision: float16 is for GPUs, and this run is on the CPU",
+            fix="Use bfloat16 or float32, or device: gpu",
+        )
+
+
+def fingerprint(numerics: str, device: str, precision: str = "float32") -> dict[str, Any]:
     """What a bitwise equal continuation needs: versions, device, capabilities, threads."""
     found: dict[str, Any] = {
         "torch": torch.__version__,
         "numerics": numerics,
         "device": device,
-        "dtype": "float32",
+        "dtype": precision,
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "onednn": bool(torch.backends.mkldnn.enabled),

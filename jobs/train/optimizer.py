@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from jobs.layer_rates import layer_factors
 from jobs.layers import Treatment
 from jobs.models.network import Network
 from jobs.params.train import TrainParams
@@ -17,18 +18,25 @@ PEAK_LR = "peak_lr"
 def build_optimizer(network: Network, train: TrainParams) -> torch.optim.Optimizer:
     """SGD or AdamW over the trainable parameters, one group per (learning rate, weight decay).
 
-    New layers learn at ``head_lr_factor`` times ``lr``; biases and normalisation layers (every
-    parameter with one dimension) have no weight decay.
+    New layers learn at ``head_lr_factor`` times ``lr``, each layer at its own multiple of that;
+    biases and normalisation layers (every parameter with one dimension) have no weight decay, and
+    nothing has with L2-SP, which takes its place.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    names = [layer.name for layer in network.layers]
+    factors = layer_factors(train.lr_factors, train.layer_decay, names)
+    groups: dict[tuple[float, float, int], list[nn.Parameter]] = {}
     for name, parameter in network.trainable().items():
-        is_new = network.treatment_of(name) == Treatment.R
-        peak_lr = train.lr * train.head_lr_factor if is_new else train.lr
-        weight_decay = 0.0 if parameter.ndim <= 1 else train.weight_decay
-        groups.setdefault((peak_lr, weight_decay), []).append(parameter)
+        index = network.layer_of(name)
+        is_new = network.treatments[index] == Treatment.R
+        peak_lr = (train.lr * train.head_lr_factor if is_new else train.lr) * factors[index]
+        decays = parameter.ndim > 1 and train.l2_sp is None
+        # Layers that join one by one need groups of their own: a fused step takes all or none.
+        joins = index if train.unfreeze is not None else 0
+        key = (peak_lr, train.weight_decay if decays else 0.0, joins)
+        groups.setdefault(key, []).append(parameter)
     described = [
         {"params": parameters, "lr": peak_lr, PEAK_LR: peak_lr, "weight_decay": weight_decay}
-        for (peak_lr, weight_decay), parameters in groups.items()
+        for (peak_lr, weight_decay, _), parameters in groups.items()
     ]
     if train.optimizer == "adamw":
         return torch.optim.AdamW(described, betas=train.betas, fused=True)

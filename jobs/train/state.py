@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,11 +21,15 @@ from ftd.job import Checkpoint, Writer
 from jobs.layers import Treatment
 from jobs.models.network import Network
 from jobs.params.train import TrainParams
+from jobs.train.average import MovingAverage
+from jobs.train.l2_sp import StartingPoint
 from jobs.train.optimizer import build_optimizer, load_optimizer_state, optimizer_state
+from jobs.train.patience import Patience
 
 TENSORS = "state.safetensors"
 FACTS = "state.json"
 FILES = (TENSORS, FACTS)
+SCALER = ("scale", "_growth_tracker")  # what of a gradient scaler's state changes
 
 Tensors = dict[str, torch.Tensor]
 
@@ -36,7 +41,9 @@ class TrainingState:
     ``step`` counts steps done; at ``validated_step`` this attempt finished its latest validation.
     ``sums`` (float64, 2) adds up loss and right answers over the images of the current epoch.
     ``best`` holds the weights of ``best_step``, the validated step with the best value so far
-    (0: none).
+    (0: none).  ``average`` is what is validated and kept in place of the weights, ``start`` what
+    L2-SP pulls to, ``scaler`` keeps float16 gradients in range, ``patience`` stops early; each is
+    None where it is not asked for.
     """
 
     network: Network
@@ -48,14 +55,27 @@ class TrainingState:
     best_step: int = 0
     best_value: float = 0.0
     best: Tensors | None = None
+    average: MovingAverage | None = None
+    start: StartingPoint | None = None
+    scaler: torch.amp.GradScaler | None = None
+    patience: Patience | None = None
 
     @classmethod
     def initial(cls, network: Network, train: TrainParams, device: str) -> TrainingState:
         """The state before the first step; moves `network` to `device` and lays it out for it."""
         network.to(device)
-        network.module.to(memory_format=_layout(network, device))
+        network.module.to(memory_format=_layout(network, device, train.channels_last))
         sums = torch.zeros(2, dtype=torch.float64, device=device)
-        return cls(network, build_optimizer(network, train), sums)
+        state = cls(network, build_optimizer(network, train), sums)
+        if train.ema_decay is not None:
+            state.average = MovingAverage(state.weights(), train.ema_decay)
+        if train.l2_sp is not None:
+            state.start = StartingPoint(network, train.l2_sp)
+        if train.precision == "float16":
+            state.scaler = torch.amp.GradScaler(device)
+        if train.early_stop is not None:
+            state.patience = Patience(train.early_stop, train.select or "val/top1")
+        return state
 
     def weights(self) -> Tensors:
         """Parameters and buffers of the layers that change, sharing memory with the network."""
@@ -70,19 +90,32 @@ class TrainingState:
         for name, tensor in self.weights().items():
             tensor.copy_(weights[name])
 
+    def show_average(self) -> Tensors:
+        """Put the average into the network, if there is one; returns the weights trained so far."""
+        trained = {name: tensor.clone() for name, tensor in self.weights().items()}
+        if self.average is not None:
+            self.load_weights(self.average.tensors)
+        return trained
+
     def writers(self, weights: Tensors | None = None) -> Mapping[str, Writer]:
         """The files of a checkpoint at ``step``; `weights` stand in for the network's, if given."""
         tensors = {
             "sums": self.sums,
             **_under("weights", self.weights() if weights is None else weights),
             **_under("optimizer", optimizer_state(self.network, self.optimizer)),
+            **_under("average", {} if self.average is None else self.average.tensors),
             **_under("best", self.best if self.best and self.best_step < self.step else {}),
         }
-        facts = {
+        facts: dict[str, Any] = {
             "diverged": self.diverged,
             "best_step": self.best_step,
             "best_value": self.best_value,
         }
+        if self.patience is not None:
+            facts["patience"] = {"step": self.patience.step, "value": self.patience.value}
+        if self.scaler is not None:
+            scaler = self.scaler.state_dict()
+            facts["scaler"] = {name: scaler[name] for name in SCALER}
 
         def write_tensors(path: Path) -> None:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
@@ -103,19 +136,29 @@ class TrainingState:
         self.diverged = facts["diverged"]
         self.best_step = facts["best_step"]
         self.best_value = facts["best_value"]
+        if self.average is not None:
+            for name, tensor in _below("average", tensors).items():
+                self.average.tensors[name].copy_(tensor)
+        if self.patience is not None:
+            self.patience.step = facts["patience"]["step"]
+            self.patience.value = facts["patience"]["value"]
+        if self.scaler is not None:
+            scaler = {name: facts["scaler"][name] for name in SCALER}
+            self.scaler.load_state_dict(self.scaler.state_dict() | scaler)
         if self.best_step:
-            best = _below("weights" if self.best_step == self.step else "best", tensors)
+            shown = "weights" if self.average is None else "average"
+            best = _below(shown if self.best_step == self.step else "best", tensors)
             self.best = {name: tensor.to(self.sums.device) for name, tensor in best.items()}
 
 
-def _layout(network: Network, device: str) -> torch.memory_format:
+def _layout(network: Network, device: str, wanted: str) -> torch.memory_format:
     """How the network's tensors are laid out.
 
     On the CPU depthwise convolutions compute 1.6 times as fast channels-last; other networks gain
     little or lose.
     """
     depthwise = any(getattr(part, "groups", 1) > 1 for part in network.module.modules())
-    fast = device == "cpu" and depthwise
+    fast = wanted == "on" or (wanted == "auto" and device == "cpu" and depthwise)
     return torch.channels_last if fast else torch.contiguous_format
 
 
