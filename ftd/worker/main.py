@@ -50,7 +50,7 @@ def main(directory: Path) -> int:
     except (StorageError, OSError) as error:
         if not is_storage_trouble(error) and not isinstance(error, StorageError):
             raise
-        _say(f"{CANNOT_WRITE}{error}")
+        _say(f"{CANNOT_WRITE}{_about_the_disk(error)}")
         return EXIT_STORAGE
 
 
@@ -129,7 +129,7 @@ def _execute(directory: Path, order: Order, context: AttemptContext) -> Result:
         memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
         # Without room an error is its consequence, whatever a library makes of it.
         if is_storage_trouble(error) or (not memory and shortage(directory) is not None):
-            raise StorageError(_one_line(error)) from error
+            raise StorageError(_about_the_disk(error)) from error
         _say(traceback.format_exc())
         outcome = Outcome.OUT_OF_MEMORY if memory else Outcome.FAILED
         return Result(outcome, error=_one_line(error))
@@ -200,6 +200,14 @@ def _say(text: str) -> None:
     """Write to the log, if the disk still takes it."""
     with suppress(OSError):
         print(text, file=sys.stderr)
+
+
+def _about_the_disk(error: Exception) -> str:
+    """What the disk did and where, without the number of an OSError."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {printable(os.fsdecode(error.filename))}" if error.filename else ""
+        return f"{error.strerror}{where}"
+    return str(error) if isinstance(error, StorageError) else _one_line(error)
 
 
 def _one_line(error: Exception) -> str:
