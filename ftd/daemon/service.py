@@ -178,8 +178,12 @@ class _Service:
             try:
                 self._launch(attempt, lock)
             except OSError as error:
-                self._give_up(attempt, error)
-                raise
+                why = f"cannot start a worker ({error})"
+                if not is_storage_trouble(error):
+                    self._call_off(attempt, why)
+                    raise  # for the others it would be the same
+                self._call_off_for_storage(attempt, why)
+                return False
         finally:
             os.close(lock)  # the worker holds it now
         return True
@@ -233,23 +237,20 @@ class _Service:
         execution.end_attempt(self._ledger, attempt, ending)
         self._log.warning("called off", run=f"r{attempt.run_id}", why=why)
 
-    def _give_up(self, attempt: LiveAttempt, error: OSError) -> None:
-        """End an attempt for which the system let us start no worker."""
-        why = f"cannot start a worker ({error})"
-        if not is_storage_trouble(error):
-            self._call_off(attempt, why)
-            return
+    def _call_off_for_storage(self, attempt: LiveAttempt, why: str) -> None:
+        """As if the worker had found that the disk takes nothing."""
         wait_s = storage_waits.run_wait_s(self._ledger, attempt.run_id, progressed=False)
         ending = Ending(
             Outcome.STOPPED,
             RunState.QUEUED,
             None,
             error=why,
-            exit_status=EXIT_STORAGE,  # as a worker that finds the disk so
+            exit_status=EXIT_STORAGE,
             not_before=now() + wait_s,
             num_failures=attempt.num_failures,
         )
         execution.end_attempt(self._ledger, attempt, ending)
+        self._log.warning("called off", run=f"r{attempt.run_id}", why=why)
 
     def _order(self, attempt: LiveAttempt) -> Order:
         fields = execution.order_fields(self._ledger, attempt.run_id)

@@ -197,6 +197,14 @@ def _check_alone(uuid: str) -> None:
         raise Stopped(f"{uuid} is used by somebody else" if others else f"{uuid} is not there")
 
 
+def _about_the_disk(error: Exception) -> str:
+    """What the disk did and where, without the number of an OSError."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {printable(os.fsdecode(error.filename))}" if error.filename else ""
+        return f"{error.strerror}{where}"
+    return str(error) if isinstance(error, StorageError) else _one_line(error)
+
+
 def _one_line(error: Exception) -> str:
     text = " ".join(printable(str(error)).split())
     return f"{type(error).__name__}: {text}"[:500]
