@@ -23,7 +23,7 @@ from ftd.daemon.unknown import set_aside_unknown
 from ftd.diskspace import is_storage_trouble, shortage
 from ftd.files import make_folder, seal_json
 from ftd.layout import Home
-from ftd.ledger import execution, inventory, storage_waits, wishes
+from ftd.ledger import execution, inventory, scheduling, storage_waits, wishes
 from ftd.ledger.db import Ledger, PassingTrouble, open_ledger, opened, upgrade
 from ftd.ledger.execution import Ending, LiveAttempt
 from ftd.ledger.health import require_intact
@@ -144,7 +144,7 @@ class _Service:
         self._backup.look()
         if live or started:
             return self._config.daemon.tick_s
-        return WAITING_S if execution.num_hopeful(self._ledger, ["gpu", "cpu"]) else IDLE_S
+        return WAITING_S if scheduling.num_hopeful(self._ledger, ["gpu", "cpu"]) else IDLE_S
 
     def _paused(self) -> bool:
         """Whether nothing may start for the disk's sake; says so when that changes."""
@@ -270,7 +270,7 @@ class _Service:
         if self._queue.size() or execution.live_attempts(self._ledger):
             return False
         kinds = ["cpu", "gpu"] if self._devices.has_gpus() else ["cpu"]
-        return execution.num_hopeful(self._ledger, kinds) == 0
+        return scheduling.num_hopeful(self._ledger, kinds) == 0
 
     def _sleep(self, pause_s: float, fifo: int, bell: int) -> None:
         """Until a wake-up, a signal, the end of a worker, or `pause_s` seconds have passed."""
