@@ -11,7 +11,9 @@ from ftd.job import Budget, Params
 from jobs.params.target import TargetParams
 
 
-def with_budget(params: Mapping[str, Any], budget: Budget, model: type[Params]) -> Mapping[str, Any]:
+def with_budget(
+    params: Mapping[str, Any], budget: Budget, model: type[Params]
+) -> Mapping[str, Any]:
     """Parameters as written, with ``train.steps`` or ``train.epochs`` that `budget` stands for.
 
     Images are counted in whole batches: steps = ceil(images / ``train.batch_size``).  All images

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -44,7 +45,7 @@ class CommandParams(Params):
         None,
         min_length=1,
         description="Program and arguments, started without a shell. {checkpoint_dir}, "
-        "{artifact_dir}, {device}, {threads}, {seed}, {seed.STREAM} and {param.NAME} are filled in.",
+        "{artifact_dir}, {device}, {threads}, {seed}, {seed.STREAM}, {param.NAME} are filled in.",
     )
     script: str | None = Field(
         None,
@@ -319,4 +320,7 @@ def _keep(folder: Path, rows: Rows, context: Context) -> str:
 
 def _link(path: Path, to: Path) -> None:
     to.unlink(missing_ok=True)
-    os.link(path, to)  # nobody writes to it any more
+    if path.is_symlink():
+        shutil.copyfile(path, to)
+    else:
+        os.link(path, to)  # nobody writes to it any more

@@ -153,7 +153,7 @@ class Bench:
             *(a if a.startswith("-") else f"tests/{a}" for a in arguments),
         ]
         with subprocess.Popen(
-            command, cwd=self.root, env=environment, text=True, start_new_session=True,
+            command, cwd=self.root, env=environment, errors="replace", start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         ) as child:  # fmt: skip
             try:
@@ -185,8 +185,8 @@ def _files() -> list[str]:
 
 
 def _reason(said: str) -> str:
-    lines = [line[1:].strip() for line in said.splitlines() if line.startswith("E  ")]
-    return lines[0] if lines else "it failed"
+    found = re.search(r"^[ |]*E  +(.+)", said, re.M)
+    return found[1] if found else "it failed"
 
 
 def _end_all(mark: bytes) -> None:
@@ -213,10 +213,13 @@ def _carries(pid: str, mark: bytes) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out controls; 0 when every test was seen to fail."""
     parser = argparse.ArgumentParser(prog="python -m tests.controls", description=__doc__)
-    parser.add_argument("--only", default="", help="controls whose name or row contains this")
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help="controls whose name or row contains this"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="controls at once")
     args = parser.parse_args(argv)
-    chosen = [c for c in controls() if args.only in c.out or args.only in c.row]
+    wanted = args.only or [""]
+    chosen = [c for c in controls() if any(part in c.out or part in c.row for part in wanted)]
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ftd-controls-", ignore_cleanup_errors=True) as folder:
         verdicts = _verdicts(chosen, Path(folder), args.jobs)

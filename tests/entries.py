@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -69,7 +70,8 @@ def _left(situation: Situation, root: Path) -> Attempts:
     """The run as it was left; resumed from an equal checkpoint, it ends as the whole one."""
     attempts = Attempts(situation.case, root)
     assert attempts.run(Stop(situation.place)) is None, f"no place {situation.place}"
-    difference = _difference(situation.whole, attempts, _contents(_checkpoint(attempts)))
+    with _resealed(attempts, _contents(_checkpoint(attempts))) as copy:
+        difference = _difference(situation.whole, copy)
     assert not difference, f"left at place {situation.place}, a run ends differently: {difference}"
     return attempts
 
@@ -80,22 +82,29 @@ def _matters(whole: Whole, left: Attempts, entry: Entry, how: str) -> bool:
     if entry.file not in contents or entry.keys not in _leaves(contents[entry.file]):
         return False  # a checkpoint of another situation holds it
     for changed in _without(contents, entry, how):
-        try:
-            if _difference(whole, left, changed):
+        with _resealed(left, changed) as copy:
+            try:
+                if _difference(whole, copy):
+                    return True
+            except Exception:  # whatever it is, the change did not go unnoticed
                 return True
-        except Exception:  # whatever it is, the change did not go unnoticed
-            return True
     return False
 
 
-def _difference(whole: Whole, left: Attempts, contents: Mapping[str, Content]) -> str:
-    """How a run that goes on from a checkpoint of these `contents` differs from the whole one."""
+@contextmanager
+def _resealed(left: Attempts, contents: Mapping[str, Content]) -> Iterator[Attempts]:
+    """The same attempts, their checkpoint being one of these `contents`."""
     with TemporaryDirectory(dir=left.root.parent) as folder:
         copy = left.copied(Path(folder) / "run")
         _seal(_checkpoint(copy), contents)
-        completed = copy.run()
-        assert completed is not None
-        return whole.outcome.difference(copy.outcome(completed))
+        yield copy
+
+
+def _difference(whole: Whole, attempts: Attempts) -> str:
+    """How the run differs from the whole one when another attempt completes it."""
+    completed = attempts.run()
+    assert completed is not None
+    return whole.outcome.difference(attempts.outcome(completed))
 
 
 # --- checkpoints as nested dicts --------------------------------------------------------------

@@ -46,11 +46,8 @@ class Outcome:
 
     def difference(self, other: Outcome) -> str:
         """How `other` differs, in a line; empty when it does not."""
-        found = [
-            f"state {ours.state_sha256[:12]} became {theirs.state_sha256[:12]}"
-            for ours, theirs in [(self.completed, other.completed)]
-            if ours.state_sha256 != theirs.state_sha256
-        ]
+        ours, theirs = self.completed.state_sha256, other.completed.state_sha256
+        found = [f"state {ours} became {theirs}"] if ours != theirs else []
         found += _changes("metric", self.completed.metrics, other.completed.metrics)
         found += _changes("row", self.rows, other.rows)
         found += _changes("artifact", self.artifacts, other.artifacts)
@@ -109,9 +106,13 @@ def run_in_parts(case: Case, root: Path, way: Way) -> Outcome:
 
 
 def check_ways(case: Case, whole: Whole, root: Path, ways: Iterable[Way]) -> None:
-    """Interrupted in each of these ways, the run ends as the `whole` one did."""
+    """Interrupted in each of these ways, the run ends as the `whole` one did.
+
+    A way's first end must be one of the whole run's places; those after it need not be reached.
+    """
     num_ways = 0
     for way in ways:
+        assert 1 <= way[0].place <= len(whole.places), f"the run has no place for {way[0]}"
         num_ways += 1
         folder = root / str(num_ways)
         difference = whole.outcome.difference(run_in_parts(case, folder, way))

@@ -25,17 +25,25 @@ def rows() -> list[str]:
     return [line.split(" | ")[0].removeprefix("| ") for line in lines[1:]]
 
 
+PARTS = sorted({control.row for control in CONTROLS} | set(WITHOUT))
+
+
+def meant(part: str) -> list[str]:
+    """The rows that may be meant: the one that says just this, or those that contain it."""
+    return [row for row in rows() if row == part] or [row for row in rows() if part in row]
+
+
 def test_every_row_of_the_table_has_a_control() -> None:
     """Whoever promises something says which lines hold it, so that they can be taken out."""
-    covered = {control.row for control in CONTROLS} | set(WITHOUT)
-    missing = [row for row in rows() if not any(part in row for part in covered)]
-    assert missing == [], "rows without a control in tests/controls.toml"
+    covered = {row for part in PARTS for row in meant(part)}
+    missing = [row for row in rows() if row not in covered]
+    assert missing == [], "rows of docs/reliability.md without a control in tests/controls.toml"
 
 
-@pytest.mark.parametrize("part", sorted({control.row for control in CONTROLS} | set(WITHOUT)))
+@pytest.mark.parametrize("part", PARTS)
 def test_a_control_belongs_to_one_row(part: str) -> None:
     """Its words are found in exactly one row."""
-    assert sum(part in row for row in rows()) == 1
+    assert len(meant(part)) == 1
 
 
 @pytest.mark.parametrize("control", CONTROLS, ids=str)

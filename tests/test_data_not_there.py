@@ -30,7 +30,7 @@ from ftd.files import read_json, seal_json
 from ftd.inputs import fingerprint, verify
 from ftd.job import Input
 from ftd.layout import Home
-from ftd.ledger import data_waits, execution, reads, wishes
+from ftd.ledger import data_waits, execution, failures, reads, scheduling, wishes
 from ftd.ledger.db import Ledger
 from ftd.ledger.details import run_details
 from ftd.ledger.execution import Ending
@@ -280,7 +280,7 @@ def _look_in_vain(ledger: Ledger, run: int, missing: str, until: float) -> None:
 
 
 def _eligible(ledger: Ledger, at: float) -> list[int]:
-    return execution.eligible_runs(ledger, "cpu", at, 9)
+    return scheduling.eligible_runs(ledger, "cpu", at, 9)
 
 
 def test_one_run_looks_for_all(ledger: Ledger) -> None:
@@ -321,7 +321,7 @@ def test_looking_in_vain_costs_no_budget_and_no_time(ledger: Ledger) -> None:
     for _ in range(3):
         _look_in_vain(ledger, 1, "/data/x", until=0.0)
     ledger.write(Attempt.update(started_at=0.0, ended_at=50.0))
-    assert execution.quick_failures(ledger, 1, 3, 60.0) == []
+    assert failures.quick_failures(ledger, 1, 3, 60.0) == []
     attempt = execution.start_attempt(ledger, 1, "cpu:0")
     assert attempt is not None
     assert (attempt.num_failures, attempt.spent_s) == (0, 0.0)

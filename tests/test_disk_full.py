@@ -1,15 +1,18 @@
-"""A disk that fills up: nothing half-written counts, and all goes on when there is room."""
+"""A disk that fills up or is read-only: nothing half-written counts, and all goes on afterwards."""
 
 from __future__ import annotations
 
 import errno
 import os
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from ftd.cli.main import VERBS
 from ftd.diskspace import is_storage_trouble, shortage
 from tests.homes import LiveHome, outcome_of, serving
 
@@ -21,27 +24,92 @@ step_s: 0.02
 width: 2000
 seed: 5
 """
+IMAGES = """
+experiment: images
+job: finetune
+model: {name: resnet18, weights: none}
+layers: "R(1-last)"
+target: {dataset: digits, decode_size: 48, val_per_class: 3, per_class: 4}
+train: {epochs: 1, batch_size: 20, lr: 0.01}
+seed: 5
+"""
 MIB = 1 << 20
+# A use of every verb, and whether it can do its work in a home that nobody can write to.
+USES: dict[str, tuple[bool, list[str]]] = {
+    "enqueue": (False, ["-"]),
+    "status": (True, []),
+    "runs": (True, []),
+    "show": (True, ["r1"]),
+    "logs": (True, ["r1"]),
+    "wait": (True, ["full"]),
+    "summary": (True, ["full"]),
+    "export": (True, ["full"]),
+    "cancel": (False, ["full"]),
+    "hold": (False, ["full"]),
+    "release": (True, ["full"]),  # nothing is held, so nothing is to be done
+    "retry": (False, ["full"]),
+    "prioritise": (False, ["full", "3"]),
+    "layers": (True, ["resnet18"]),
+    "schema": (True, []),
+    "init": (True, []),
+    "daemon": (False, []),
+    "service": (True, ["checkpoint"]),
+    "fsck": (True, []),
+    "doctor": (False, []),
+}
+
+
+@contextmanager
+def _small_disk(folder: Path) -> Iterator[Path]:
+    """A filesystem of 24 MiB for the length of a block."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small filesystem needs root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A filesystem of 24 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small filesystem needs root")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with _small_disk(tmp_path / "disk") as folder:
+        yield folder
 
 
-def _fill(folder: Path) -> Path:
-    """Take all the room there is."""
+@contextmanager
+def _read_only(disk: Path) -> Iterator[None]:
+    """The filesystem read-only for the length of a block; nobody may have a file open there."""
+    remount = ["mount", "-o", "remount,ro", str(disk)]
+    while subprocess.run(remount, capture_output=True).returncode:
+        time.sleep(0.05)  # a process that was killed is still leaving
+    try:
+        yield
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+
+
+@pytest.fixture(scope="module")
+def read_only_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveHome]:
+    """A home with a run that is done, on a filesystem that is read-only."""
+    with _small_disk(tmp_path_factory.mktemp("read-only") / "disk") as disk:
+        home = LiveHome(disk / "home", slots=1)
+        home.enqueue(SPEC.replace("60", "3"))
+        assert home.finish() == 0
+        with _read_only(disk):
+            yield home
+
+
+def _fill(folder: Path, leave: int = 0) -> Path:
+    """Take all the room there is but for `leave` bytes."""
+    found = os.statvfs(folder)
+    room = found.f_bavail * found.f_frsize
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as stream:
         try:
-            while True:
+            while not leave or stream.tell() < room - leave:
                 stream.write(b"x" * 4096)
         except OSError as error:
             assert error.errno == errno.ENOSPC
@@ -83,6 +151,88 @@ def test_an_enqueue_without_room_is_not_acknowledged(small_disk: Path) -> None:
     assert home.finish() == 0
 
 
+def test_images_that_do_not_fit_are_decoded_again_when_they_do(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    """The store never shows half an entry, no try counts, and the run ends like its twin."""
+    twin = LiveHome(tmp_path / "twin", slots=1)
+    twin.enqueue(IMAGES)
+    assert twin.finish() == 0
+    home = LiveHome(small_disk / "home", slots=1)
+    home.enqueue(IMAGES)
+    filler = _fill(small_disk, leave=5 * MIB)
+    with serving(home):
+        home.until(lambda: "cannot write" in home.log(), "the images did not fit")
+        assert not list(home.home.store.glob("images/*/manifest.json"))
+        (waiting,) = home.json("status")["queued"] or [{"reason": "cannot write"}]
+        assert "cannot write" in waiting["reason"]
+        filler.unlink()
+        home.until_states("done")
+    assert outcome_of(home) == outcome_of(twin)
+    attempts = home.json("show", "r1")["attempts"]
+    assert {attempt["outcome"] for attempt in attempts[:-1]} == {"stopped"}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_answers_in_a_home_that_is_read_only(
+    read_only_home: LiveHome, verb: str
+) -> None:
+    """What only reads works; what would have to write says in one line why it cannot."""
+    works, arguments = USES[verb]
+    done = read_only_home.ftd(verb, *arguments, stdin=SPEC if verb == "enqueue" else None)
+    assert (done.returncode == 0) is works, done.stderr
+    assert "Traceback" not in done.stderr
+    if not works and verb != "doctor":
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == 1
+        assert "read-only" in done.stderr or "readonly" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["init", "enqueue", "daemon"])
+def test_no_home_is_begun_where_nothing_can_be_written(read_only_home: LiveHome, verb: str) -> None:
+    """One line, and nothing is left."""
+    nowhere = read_only_home.root.parent / "nowhere"
+    arguments = ["--home", str(nowhere), *USES[verb][1]]
+    done = read_only_home.ftd(verb, *arguments, stdin=SPEC if verb == "enqueue" else None)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "Read-only file system" in done.stderr
+    assert not nowhere.exists()
+
+
+def test_a_home_that_was_read_only_goes_on(tmp_path: Path, small_disk: Path) -> None:
+    """Killed in the middle, then mounted read-only: what runs then says so; mended, all goes on."""
+    twin = LiveHome(tmp_path / "twin", slots=1)
+    twin.enqueue(SPEC)
+    assert twin.finish() == 0
+    home = LiveHome(small_disk / "home", slots=1)
+    home.enqueue(SPEC)
+    home.start_daemon()
+    home.until_step(8)
+    home.kill_daemon()
+    home.kill_workers()
+    with _read_only(small_disk):
+        done = home.ftd("daemon")
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert home.ftd("status").stderr.count("\n") <= 1
+    assert home.finish() == 0
+    assert outcome_of(home) == outcome_of(twin)
+
+
+def test_a_home_that_did_not_fit_is_not_there(small_disk: Path) -> None:
+    """A disk too full for a ledger gets none; with room, the same command makes it."""
+    filler = _fill(small_disk, leave=64 << 10)
+    home = LiveHome(small_disk / "home", slots=1)
+    done = home.ftd("enqueue", "-", stdin=SPEC)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert not list(home.root.glob("*ledger*sqlite*")) and not list(home.root.glob(".ledger*"))
+    filler.unlink()
+    home.enqueue(SPEC)
+    assert home.states() == ["queued"]
+
+
 def test_shortage_is_judged_by_the_filesystem(small_disk: Path) -> None:
     """On a small disk the reserve is a share of it."""
     assert shortage(small_disk) is None
@@ -98,6 +248,8 @@ def test_shortage_is_judged_by_the_filesystem(small_disk: Path) -> None:
         (OSError(errno.ENOENT, "No such file"), False),
         (RuntimeError("I/O error: No space left on device (os error 28)"), True),
         (RuntimeError("os error"), False),
+        (OSError("3145728 requested and 1048448 written"), True),
+        (OSError("cannot identify image file"), False),
     ],
 )
 def test_storage_trouble_is_told_from_other_errors(error: Exception, trouble: bool) -> None:
@@ -105,12 +257,19 @@ def test_storage_trouble_is_told_from_other_errors(error: Exception, trouble: bo
     assert is_storage_trouble(error) is trouble
 
 
-def test_safetensors_reports_a_full_disk_as_expected(small_disk: Path) -> None:
-    """The wording that is looked for is the one of the installed library."""
+def test_libraries_report_a_full_disk_as_expected(small_disk: Path) -> None:
+    """The wordings that are looked for are those of the installed libraries."""
+    import numpy as np
     import torch
     from safetensors.torch import save_file
 
     _fill(small_disk)
-    with pytest.raises(Exception) as caught:
-        save_file({"a": torch.zeros(MIB)}, os.fspath(small_disk / "weights"))
-    assert is_storage_trouble(caught.value)
+    for save in (
+        lambda path: save_file({"a": torch.zeros(MIB)}, path),
+        lambda path: torch.save({"a": torch.zeros(MIB)}, path),
+        lambda path: np.save(path, np.zeros(MIB)),
+        lambda path: np.savez(path, np.zeros(MIB)),
+    ):
+        with pytest.raises(Exception) as caught:
+            save(os.fspath(small_disk / "weights"))
+        assert is_storage_trouble(caught.value), caught.value

@@ -17,7 +17,7 @@ from playhouse.schema_diff import diff_models
 from ftd import faults
 from ftd.errors import LedgerError
 from ftd.layout import Home
-from ftd.ledger import activity, details, execution, reads, wishes
+from ftd.ledger import activity, details, execution, reads, scheduling, wishes
 from ftd.ledger.db import SCHEMA_VERSION, Ledger, backup, open_ledger
 from ftd.ledger.execution import Ending
 from ftd.ledger.ingest import ingest
@@ -207,7 +207,7 @@ def test_a_failed_run_fails_what_needs_it(ledger: Ledger) -> None:
     enqueue(ledger, plan())
     ledger.insert(Dependency, run=2, needs_run=1)
     ledger.insert(Dependency, run=3, needs_run=2)
-    assert execution.eligible_runs(ledger, "cpu", 0.0, 9) == [1, 4]
+    assert scheduling.eligible_runs(ledger, "cpu", 0.0, 9) == [1, 4]
     attempt = execution.start_attempt(ledger, 1, "cpu:0")
     assert attempt is not None
     execution.end_attempt(ledger, attempt, Ending(Outcome.REFUSED, RunState.FAILED, None))
@@ -222,9 +222,9 @@ def test_runs_of_an_unadmitted_experiment_do_not_start(ledger: Ledger) -> None:
     found = write_plan(
         ledger, plan(), spec_text="", base="/", owner="ann", priority=0, announce=lambda _: None
     )
-    assert execution.eligible_runs(ledger, "cpu", 0.0, 9) == []
+    assert scheduling.eligible_runs(ledger, "cpu", 0.0, 9) == []
     wishes.admit(ledger, found.id)
-    assert execution.eligible_runs(ledger, "cpu", 0.0, 9) == [1, 2, 3, 4]
+    assert scheduling.eligible_runs(ledger, "cpu", 0.0, 9) == [1, 2, 3, 4]
 
 
 ACTIONS = st.lists(

@@ -180,3 +180,15 @@ def test_a_useless_entry_is_caught(tmp_path: Path) -> None:
         "it makes no difference when log.txt is left out, log.txt is changed, "
         "state.json:useless is changed"
     )
+
+
+def test_a_place_that_is_not_there_is_no_evidence(tmp_path: Path) -> None:
+    """A run that was never interrupted passes no check of interruptions."""
+    case = case_of(Toy(), tmp_path)
+    whole = run_whole(case, tmp_path / "whole")
+    with pytest.raises(AssertionError, match="no place"):
+        check_ways(case, whole, tmp_path / "ways", [[Stop(STEPS + 1)]])
+    with pytest.raises(AssertionError, match="no way was tried"):
+        check_ways(case, whole, tmp_path / "ways", [])
+    with pytest.raises(AssertionError, match="no place"):
+        check_entries([Situation(case, whole, STEPS + 1)], tmp_path / "entries")

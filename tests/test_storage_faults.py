@@ -1,7 +1,6 @@
 """Writes that fail while everything runs: the work waits, says why, and goes on by itself.
 
 The disk is one that fails on demand (``tests/iofaults.py``), for the daemon and its workers alike.
-Of two runs the one meets a failing disk (EIO) and the other a full one (ENOSPC).
 """
 
 from __future__ import annotations
@@ -11,14 +10,16 @@ import itertools
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ftd.clock import now
 from ftd.daemon.wake import wake
 from ftd.ledger.db import opened
+from ftd.ledger.details import run_details
 from ftd.ledger.reads import counts
 from ftd.ledger.storage_waits import FIRST_WAIT_S, pause
 from ftd.states import RunState
@@ -40,9 +41,10 @@ experiment: failing
 job: drill
 steps: 40
 step_s: 0.02
-replicates: 2
+replicates: {runs}
 seed: 3
 """
+WORDS = {errno.EIO: "Input/output error", errno.ENOSPC: "No space left on device"}
 PUTS = WRITES | SYNCS | OPENS
 WORKERS_WRITE = {  # what: the calls that fail, and on which paths below the run's folder
     "a checkpoint's payload": (PUTS, r"/checkpoints/\.\d+\.\w+/state\.json$"),
@@ -63,19 +65,21 @@ TO_BEGIN = {
     "who a worker is": (PUTS, r"/\.worker\.json"),
     "the first event": (OPENS, r"/events\.jsonl$"),
 }
-DAEMON_WRITES = {  # on which paths below the home
-    "the ledger's journal": (WRITES, r"/ledger\.sqlite-wal$"),
-    "the ledger's journal, durably": (SYNCS, r"/ledger\.sqlite-wal$"),
-    "all of the ledger": (PUTS, r"/ledger\.sqlite"),
-    "everything": (EVERYTHING, r"/(?!daemon\.out)"),  # which stands for a terminal
+DAEMON_WRITES = {  # on which paths below the home, and why
+    "the ledger's journal": (WRITES, r"/ledger\.sqlite-wal$", errno.ENOSPC),
+    "the ledger's journal, durably": (SYNCS, r"/ledger\.sqlite-wal$", errno.EIO),
+    "all of the ledger": (PUTS, r"/ledger\.sqlite", errno.EIO),
+    "anything": (EVERYTHING, r"/(?!daemon\.out)", errno.EIO),  # which stands for a terminal
+    "anything, being full": (PUTS, r"/(?!daemon\.out)", errno.ENOSPC),
+    "anything, being read-only": (EVERYTHING, r"/(?!daemon\.out)", errno.EROFS),
 }
 
 
 @pytest.fixture(scope="module")
-def twin(tmp_path_factory: pytest.TempPathFactory) -> object:
+def twin(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     """What the spec gives when nothing goes wrong."""
     home = LiveHome(tmp_path_factory.mktemp("twin") / "home")
-    home.enqueue(SPEC)
+    home.enqueue(SPEC.format(runs=len(WORKERS_WRITE)))
     assert home.finish() == 0
     return outcome_of(home)
 
@@ -93,20 +97,26 @@ def disk() -> Iterator[FailingDisk]:
 @pytest.fixture
 def home(tmp_path: Path, disk: FailingDisk) -> LiveHome:
     """A home whose daemon and workers write to that disk."""
-    home = LiveHome(tmp_path / "home")
+    home = LiveHome(tmp_path / "home", slots=len(WORKERS_WRITE))
     home.launcher, home.descriptors = disk.launcher, disk.descriptors
     return home
 
 
 def _fail_runs(
-    home: LiveHome, disk: FailingDisk, what: tuple[frozenset[str], str]
-) -> tuple[Rule, Rule]:
-    """Let r1 meet EIO and r2 ENOSPC."""
-    calls, path = what
-    return (
-        disk.fail(errno.EIO, calls, rf"^{re.escape(str(home.home.run(1)))}(/.*)?{path}"),
-        disk.fail(errno.ENOSPC, calls, rf"^{re.escape(str(home.home.run(2)))}(/.*)?{path}"),
-    )
+    home: LiveHome, disk: FailingDisk, places: Mapping[str, tuple[frozenset[str], str]], error: int
+) -> list[Rule]:
+    """Let each run meet the error in a place of its own."""
+    return [
+        disk.fail(error, calls, rf"^{re.escape(str(home.home.run(number)))}(/.*)?{path}")
+        for number, (calls, path) in enumerate(places.values(), 1)
+    ]
+
+
+def _done(home: LiveHome) -> int:
+    """Number of runs that are done; the daemon does not sleep when it is asked."""
+    wake(home.home.wake)
+    with opened(home.home) as ledger:
+        return counts(ledger)[RunState.DONE]
 
 
 def _until_paused(home: LiveHome) -> str:
@@ -123,78 +133,70 @@ def _until_paused(home: LiveHome) -> str:
     return found
 
 
-def _until_done(home: LiveHome) -> None:
-    """Wait for both runs, with a daemon that does not sleep meanwhile."""
-
-    def done() -> bool:
-        wake(home.home.wake)
-        with opened(home.home) as ledger:
-            return counts(ledger)[RunState.DONE] == 2
-
-    home.until(done, "both runs are done")
+def _check(home: LiveHome, twin: Mapping[str, Any]) -> None:
+    """All is as if nothing had been, and every try in vain was followed by a longer pause."""
+    found = outcome_of(home)
+    assert found == {run: twin[run] for run in found}
+    with opened(home.home) as ledger:
+        for run in found:
+            _check_attempts(run_details(ledger, int(run[1:]))["attempts"])
 
 
-def _check_attempts(home: LiveHome) -> None:
-    """Nothing counted as a failure, and every try in vain was followed by a longer pause."""
-    for run in home.runs():
-        attempts = home.json("show", run["id"])["attempts"]
-        outcomes = [attempt["outcome"] for attempt in attempts]
-        assert outcomes[-1] == "completed"
-        assert set(outcomes[:-1]) <= {"stopped", "lost"}
-        assert outcomes.count("lost") <= 1
-        in_a_row = 0
-        for one, following in itertools.pairwise(attempts):
-            in_a_row = 0 if one["checkpoint_step"] else in_a_row + 1
-            if one["outcome"] == "stopped":
-                paused_s = following["started_at"] - one["ended_at"]
-                assert paused_s > 0.9 * FIRST_WAIT_S * 2 ** max(in_a_row - 1, 0)
+def _check_attempts(attempts: Sequence[Mapping[str, Any]]) -> None:
+    outcomes = [attempt["outcome"] for attempt in attempts]
+    assert outcomes[-1] == "completed"
+    assert set(outcomes[:-1]) <= {"stopped", "lost"}
+    assert outcomes.count("lost") <= 1
+    in_a_row = 0
+    for one, following in itertools.pairwise(attempts):
+        in_a_row = 0 if one["checkpoint_step"] else in_a_row + 1
+        if one["outcome"] == "stopped":
+            paused_s = following["started_at"] - one["ended_at"]
+            assert paused_s > 0.9 * FIRST_WAIT_S * 2 ** max(in_a_row - 1, 0)
 
 
-@pytest.mark.parametrize("what", WORKERS_WRITE)
+@pytest.mark.parametrize("error", WORDS, ids=errno.errorcode.get)
 def test_a_disk_that_refuses_what_workers_write(
-    home: LiveHome, disk: FailingDisk, twin: object, what: str
+    home: LiveHome, disk: FailingDisk, twin: Mapping[str, Any], error: int
 ) -> None:
     """They leave, nothing starts for a while that grows, and all ends as if nothing had been."""
-    home.enqueue(SPEC)
+    home.enqueue(SPEC.format(runs=len(WORKERS_WRITE)))
     with serving(home):
-        home.until_step(8, "r1")
-        home.until_step(8, "r2")
-        rules = _fail_runs(home, disk, WORKERS_WRITE[what])
-        said = _until_paused(home)
-        assert "Input/output error" in said or "No space left" in said
+        for number in range(1, len(WORKERS_WRITE) + 1):
+            home.until_step(6, f"r{number}")
+        rules = _fail_runs(home, disk, WORKERS_WRITE, error)
+        home.until(lambda: all(rule.hits for rule in rules), "all have met the failing disk")
+        assert WORDS[error] in _until_paused(home)
         assert "nothing starts for now" in home.log()
         for rule in rules:
             rule.lift()
-        _until_done(home)
-    assert outcome_of(home) == twin
-    _check_attempts(home)
+        home.until(lambda: _done(home) == len(rules), "all runs are done")
+    _check(home, twin)
 
 
-@pytest.mark.parametrize("what", TO_BEGIN)
+@pytest.mark.parametrize("error", WORDS, ids=errno.errorcode.get)
 def test_a_disk_that_lets_no_attempt_begin(
-    home: LiveHome, disk: FailingDisk, twin: object, what: str
+    home: LiveHome, disk: FailingDisk, twin: Mapping[str, Any], error: int
 ) -> None:
     """No try counts, there are few of them, and it is said why."""
-    home.enqueue(SPEC)
-    rules = _fail_runs(home, disk, TO_BEGIN[what])
+    home.enqueue(SPEC.format(runs=len(TO_BEGIN)))
+    rules = _fail_runs(home, disk, TO_BEGIN, error)
     with serving(home):
-        said = _until_paused(home)
-        assert "Input/output error" in said or "No space left" in said
+        home.until(lambda: all(rule.hits for rule in rules), "all have met the failing disk")
+        assert WORDS[error] in _until_paused(home)
         for rule in rules:
             rule.lift()
-        _until_done(home)
-    assert outcome_of(home) == twin
-    _check_attempts(home)
+        home.until(lambda: _done(home) == len(rules), "all runs are done")
+    _check(home, twin)
 
 
-@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC, errno.EROFS], ids=errno.errorcode.get)
 @pytest.mark.parametrize("what", DAEMON_WRITES)
 def test_a_disk_that_refuses_what_the_daemon_writes(
-    home: LiveHome, disk: FailingDisk, twin: object, what: str, error: int
+    home: LiveHome, disk: FailingDisk, twin: Mapping[str, Any], what: str
 ) -> None:
     """It says so once, goes on trying, and takes in what happened meanwhile."""
-    calls, path = DAEMON_WRITES[what]
-    home.enqueue(SPEC)
+    calls, path, error = DAEMON_WRITES[what]
+    home.enqueue(SPEC.format(runs=2))
     with serving(home) as daemon:
         home.until_step(8)
         rule = disk.fail(error, calls, rf"^{re.escape(str(home.root))}{path}")
@@ -203,55 +205,51 @@ def test_a_disk_that_refuses_what_the_daemon_writes(
         seen = rule.hits
         home.until(lambda: wake(home.home.wake) or rule.hits > seen, "it tries again")
         rule.lift()
-        _until_done(home)
+        home.until(lambda: _done(home) == 2, "both runs are done")
         assert daemon.poll() is None
     assert home.log().count("refuses; trying again") <= 3
-    assert outcome_of(home) == twin
-    _check_attempts(home)
+    _check(home, twin)
 
 
 def test_a_lock_that_cannot_be_made_ends_no_attempt(
-    home: LiveHome, disk: FailingDisk, twin: object
+    home: LiveHome, disk: FailingDisk, twin: Mapping[str, Any]
 ) -> None:
     """Without its lock nobody can tell that a worker is gone for good: it is waited for."""
-    home.enqueue(SPEC)
-    rules = _fail_runs(home, disk, (OPENS, r"lock$"))
+    home.enqueue(SPEC.format(runs=1))
+    rule = disk.fail(errno.EIO, OPENS, r"/runs/r1/lock$")
     with serving(home):
-        home.until(lambda: home.log().count("the system refuses") == 2, "the daemon says so")
-        assert home.states() == ["running", "running"]
-        for rule in rules:
-            rule.lift()
-        _until_done(home)
-    assert outcome_of(home) == twin
-    _check_attempts(home)
+        home.until(lambda: "the system refuses" in home.log(), "the daemon says so")
+        assert home.states() == ["running"]
+        rule.lift()
+        home.until(lambda: _done(home) == 1, "it is done")
+    _check(home, twin)
 
 
 def test_half_a_line_of_events_counts_for_nothing(
-    home: LiveHome, disk: FailingDisk, twin: object
+    home: LiveHome, disk: FailingDisk, twin: Mapping[str, Any]
 ) -> None:
     """A disk that fills up in the middle of a line: the next attempt writes it again, whole."""
-    home.enqueue(SPEC)
+    home.enqueue(SPEC.format(runs=1))
     with serving(home):
-        home.until_step(8, "r1")
-        rule = disk.fail(errno.ENOSPC, WRITES, r"/r1/.*/events\.jsonl$", torn=True)
+        home.until_step(8)
+        rule = disk.fail(errno.ENOSPC, WRITES, r"/events\.jsonl$", torn=True)
         home.until(lambda: rule.hits >= 2, "the disk is full")
         rule.lift()
-        _until_done(home)
+        home.until(lambda: _done(home) == 1, "it is done")
     assert not (home.home.attempt(1, 1) / "events.jsonl").read_bytes().endswith(b"\n")
-    assert outcome_of(home) == twin
-    _check_attempts(home)
+    _check(home, twin)
 
 
 def test_a_daemons_log_that_cannot_be_written_stops_nothing(
-    home: LiveHome, disk: FailingDisk, twin: object
+    home: LiveHome, disk: FailingDisk, twin: Mapping[str, Any]
 ) -> None:
     """The terminal has the lines, the runs go on, and the daemon leaves in order."""
-    home.enqueue(SPEC)
+    home.enqueue(SPEC.format(runs=1))
     rule = disk.fail(errno.ENOSPC, WRITES, r"/log/daemon\.jsonl$")
     assert home.finish() == 0
     rule.lift()
     assert "Traceback" not in home.log()
-    assert outcome_of(home) == twin
+    _check(home, twin)
 
 
 SYNC_TWICE = """
@@ -287,16 +285,16 @@ def test_a_stream_whose_sync_failed_is_never_trusted_again(
 
 
 def test_a_sync_that_failed_once_costs_the_steps_since_the_checkpoint(
-    home: LiveHome, disk: FailingDisk, twin: object
+    home: LiveHome, disk: FailingDisk, twin: Mapping[str, Any]
 ) -> None:
     """The worker leaves at once, and the next attempt starts from what was sealed before."""
-    home.enqueue(SPEC)
+    home.enqueue(SPEC.format(runs=1))
     with serving(home):
-        home.until_step(8, "r1")
-        rule = disk.fail(errno.EIO, SYNCS, r"/r1/.*/events\.jsonl$", only=1)
-        _until_done(home)
+        home.until_step(8)
+        rule = disk.fail(errno.EIO, SYNCS, r"/events\.jsonl$", only=1)
+        home.until(lambda: _done(home) == 1, "it is done")
         rule.lift()
     first, second = home.json("show", "r1")["attempts"]
     assert (first["outcome"], first["exit_status"]) == ("stopped", 74)
     assert second["resumed_from_step"] == first["checkpoint_step"]
-    assert outcome_of(home) == twin
+    _check(home, twin)

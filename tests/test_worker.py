@@ -182,3 +182,20 @@ def test_changed_inputs_are_refused(tmp_path: Path) -> None:
     result = _execute(_attempt(tmp_path / "run", inputs=planned))
     assert result["outcome"] == "refused"
     assert str(images) in result["error"]
+
+
+def test_the_log_tells_the_attempts_story(tmp_path: Path) -> None:
+    """Where it ran, how it ended, from where it resumed: also for a job that prints nothing."""
+    first = _attempt(tmp_path, params={"steps": 5, "fail_at_step": 4, "fail_with": "error"})
+    second = _attempt(tmp_path, 2)
+    said = []
+    for directory in (first, second):
+        with (directory / "log.txt").open("wb") as log:
+            command = [sys.executable, "-P", "-m", "ftd.worker", str(directory)]
+            subprocess.run(command, stderr=log, check=True)
+        said.append((directory / "log.txt").read_text().splitlines())
+    assert said[0][0] == "r1, attempt 1: drill on cpu:0, 1 thread"
+    assert said[0][-1] == "failed: RuntimeError: failed at step 4, as asked"
+    assert said[1] == [
+        "r1, attempt 2: drill on cpu:0, 1 thread", "resumes from step 4", "completed: 5 steps",
+    ]  # fmt: skip

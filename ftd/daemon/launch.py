@@ -25,6 +25,9 @@ class Launcher(Protocol):
     def exit_status(self, identity: Identity) -> int | None:
         """Exit status (negative: signal) of a worker launched here that has ended, else None."""
 
+    def forget(self, identity: Identity) -> None:
+        """How a worker ended is recorded: nobody will ask again."""
+
 
 class LocalLauncher:
     """Workers as processes of this machine, each leading its own session."""
@@ -52,10 +55,10 @@ class LocalLauncher:
         child = self._children.get(identity.pid)
         if child is None:
             return None
-        status = child.poll()
-        if status is not None:
-            del self._children[identity.pid]
-        return status
+        return child.poll()
+
+    def forget(self, identity: Identity) -> None:
+        self._children.pop(identity.pid, None)
 
 
 def interpreter(order: Order) -> str:

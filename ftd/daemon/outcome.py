@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ftd.daemon.evidence import Over
 from ftd.ledger.execution import LiveAttempt
-from ftd.process import signal_name
 from ftd.printable import printable
+from ftd.process import signal_name
 from ftd.protocol import CANNOT_WRITE, EXIT_FENCED, EXIT_STORAGE, Result
 from ftd.regular import open_regular
 from ftd.states import Outcome
@@ -37,7 +37,7 @@ def told_outcome(
     if status is None or status == 0:
         return Outcome.LOST, "the worker is gone and left no result"
     if status == EXIT_STORAGE:
-        return Outcome.STOPPED, f"{_what_could_not_be_written(log)}; the last checkpoint counts"
+        return Outcome.STOPPED, f"{_what_could_not_be_written(log)} (the last checkpoint counts)"
     if status == EXIT_FENCED:
         return Outcome.LOST, "another process held the run"
     if -status in CRASHES:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ftd.daemon.devices import Seen
 from ftd.ledger.db import Ledger
-from ftd.ledger.execution import eligible_runs
+from ftd.ledger.scheduling import eligible_runs
 
 
 def assignments(ledger: Ledger, devices: Sequence[Seen], now: float) -> Iterator[tuple[int, str]]:

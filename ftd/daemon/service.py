@@ -24,7 +24,7 @@ from ftd.daemon.unknown import set_aside_unknown
 from ftd.diskspace import is_storage_trouble, shortage
 from ftd.files import make_folder, seal_json
 from ftd.layout import Home
-from ftd.ledger import execution, inventory, storage_waits, wishes
+from ftd.ledger import execution, inventory, scheduling, storage_waits, wishes
 from ftd.ledger.db import Ledger, PassingTrouble, open_ledger, opened, upgrade
 from ftd.ledger.execution import Ending, LiveAttempt
 from ftd.ledger.health import require_intact
@@ -145,7 +145,7 @@ class _Service:
         self._backup.look()
         if live or started:
             return self._config.daemon.tick_s
-        return WAITING_S if execution.num_hopeful(self._ledger, ["gpu", "cpu"]) else IDLE_S
+        return WAITING_S if scheduling.num_hopeful(self._ledger, ["gpu", "cpu"]) else IDLE_S
 
     def _paused(self) -> bool:
         """Whether nothing may start for the disk's sake; says so when that changes."""
@@ -179,8 +179,12 @@ class _Service:
             try:
                 self._launch(attempt, lock)
             except OSError as error:
-                self._give_up(attempt, error)
-                raise
+                why = f"cannot start a worker ({error})"
+                if not is_storage_trouble(error):
+                    self._call_off(attempt, why)
+                    raise  # for the others it would be the same
+                self._call_off_for_storage(attempt, why)
+                return False
         finally:
             os.close(lock)  # the worker holds it now
         return True
@@ -252,23 +256,20 @@ class _Service:
         execution.end_attempt(self._ledger, attempt, ending)
         self._log.warning("called off", run=f"r{attempt.run_id}", why=why)
 
-    def _give_up(self, attempt: LiveAttempt, error: OSError) -> None:
-        """End an attempt for which the system let us start no worker."""
-        why = f"cannot start a worker ({error})"
-        if not is_storage_trouble(error):
-            self._call_off(attempt, why)
-            return
+    def _call_off_for_storage(self, attempt: LiveAttempt, why: str) -> None:
+        """As if the worker had found that the disk takes nothing."""
         wait_s = storage_waits.run_wait_s(self._ledger, attempt.run_id, progressed=False)
         ending = Ending(
             Outcome.STOPPED,
             RunState.QUEUED,
             None,
             error=why,
-            exit_status=EXIT_STORAGE,  # as a worker that finds the disk so
+            exit_status=EXIT_STORAGE,
             not_before=now() + wait_s,
             num_failures=attempt.num_failures,
         )
         execution.end_attempt(self._ledger, attempt, ending)
+        self._log.warning("called off", run=f"r{attempt.run_id}", why=why)
 
     def _order(self, attempt: LiveAttempt) -> Order:
         fields = execution.order_fields(self._ledger, attempt.run_id)
@@ -289,7 +290,7 @@ class _Service:
         if self._queue.size() or execution.live_attempts(self._ledger):
             return False
         kinds = ["cpu", "gpu"] if self._devices.has_gpus() else ["cpu"]
-        return execution.num_hopeful(self._ledger, kinds) == 0
+        return scheduling.num_hopeful(self._ledger, kinds) == 0
 
     def _sleep(self, pause_s: float, fifo: int, bell: int) -> None:
         """Until a wake-up, a signal, the end of a worker, or `pause_s` seconds have passed."""

@@ -13,7 +13,7 @@ from ftd.clock import monotonic, now
 from ftd.config import Retries
 from ftd.daemon.log import Log
 from ftd.daemon.retry import data_wait_s, longest_wait_s
-from ftd.ledger import data_waits, execution
+from ftd.ledger import data_waits, scheduling
 from ftd.ledger.db import Ledger
 from ftd.ledger.execution import LiveAttempt
 
@@ -45,7 +45,7 @@ class Waits:
             self._in_vain = dict.fromkeys(data_waits.look_now(self._ledger), _InVain())
         ahead_s = now() - monotonic()
         if ahead_s < self._clock_s - SET_BACK_S:
-            ended = execution.end_long_waits(self._ledger, now(), self._longest_s)
+            ended = scheduling.end_long_waits(self._ledger, now(), self._longest_s)
             if ended:
                 self._log.warning("the clock was set back; waits that got too long end", runs=ended)
             self._clock_s = ahead_s

@@ -6,7 +6,7 @@ follows from it: the run's state, its result, the worker's leases.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -22,7 +22,6 @@ from ftd.ledger.models import (
     Attempt,
     Dependency,
     Event,
-    Experiment,
     Lease,
     Membership,
     Run,
@@ -69,85 +68,6 @@ class Ending:
     not_before: float | None = None
     num_failures: int = 0
     ended_at: float | None = None  # UTC seconds; None: just now
-
-
-def eligible_runs(ledger: Ledger, device_kind: str, at: float, limit: int) -> list[int]:
-    """Queued runs that could start at time `at`, by priority and age, at most `limit`.
-
-    Wanted by an admitted experiment, past their wait, and with all they need done.  Of those that
-    wait for the same data it is one at a time: it looks for the others too.
-    """
-    wanting = (
-        Membership.select(Membership.id)
-        .join(Experiment)
-        .where(
-            Membership.run == Run.id,
-            Membership.wish == Wish.RUN,
-            Experiment.admitted_at.is_null(False),
-        )
-    )
-    needed = Run.alias()
-    unmet = (
-        Dependency.select(Dependency.run)
-        .join(needed, on=needed.id == Dependency.needs_run)
-        .where(Dependency.run == Run.id, needed.state != RunState.DONE)
-    )
-    query = (
-        Run.select(Run.id, Run.error)
-        .where(
-            Run.state == RunState.QUEUED,
-            Run.device_kind == device_kind,
-            Run.not_before.is_null() | (Run.not_before <= at),
-            data_waits.not_looked_for(),
-            fn.EXISTS(wanting),
-            ~fn.EXISTS(unmet),
-        )
-        .order_by(Run.priority.desc(), Run.id)
-        .limit(limit)
-    )
-    chosen: list[int] = []
-    looked_for: set[str] = set()
-    for row in ledger.rows(query):
-        if row["error"] not in looked_for:
-            chosen.append(row["id"])
-            if data_waits.is_wait(row["error"]):
-                looked_for.add(row["error"])
-    return chosen
-
-
-def end_long_waits(ledger: Ledger, at: float, longest_s: float) -> int:
-    """End waits that last more than `longest_s` from `at`: the clock was set back since.
-
-    The number of runs that do not wait any longer.
-    """
-    with ledger.transaction():
-        return ledger.write(
-            Run.update(not_before=None).where(
-                Run.state.in_((RunState.QUEUED, RunState.HELD)), Run.not_before > at + longest_s
-            )
-        )
-
-
-def num_hopeful(ledger: Ledger, device_kinds: Sequence[str]) -> int:
-    """Number of queued runs that will get their turn without a person doing anything.
-
-    Not those that need a run nobody will finish, nor a kind of device that is not offered.
-    """
-    needed = Run.alias()
-    hopeless = (
-        Dependency.select(Dependency.run)
-        .join(needed, on=needed.id == Dependency.needs_run)
-        .where(
-            Dependency.run == Run.id,
-            needed.state.in_((RunState.HELD, RunState.CANCELLED, RunState.FAILED)),
-        )
-    )
-    query = Run.select(fn.COUNT(Run.id)).where(
-        Run.state == RunState.QUEUED,
-        Run.device_kind.in_(list(device_kinds)),
-        ~fn.EXISTS(hopeless),
-    )
-    return int(ledger.values(query)[0])
 
 
 def order_fields(ledger: Ledger, run_id: int) -> dict[str, Any]:
@@ -359,40 +279,6 @@ def checkpoint_s(ledger: Ledger, run_id: int) -> float:
         Timing.run == run_id, Timing.name == "checkpoint_s"
     )
     return float(ledger.values(slowest)[0] or 0.0)
-
-
-def quick_failures(ledger: Ledger, run_id: int, last: int, quick_s: float) -> Sequence[int]:
-    """Experiments of a run whose `last` newest attempts all failed within `quick_s` seconds.
-
-    Only attempts since somebody last wished its runs to run (enqueue, release, retry) count.
-    """
-    tripped = []
-    experiments = Membership.select(Membership.experiment).where(
-        Membership.run == run_id, Membership.wish == Wish.RUN
-    )
-    for experiment in set(ledger.values(experiments)):
-        last_wish = Membership.select(fn.MAX(Membership.wished_at)).where(
-            Membership.experiment == experiment, Membership.wish == Wish.RUN
-        )
-        newest = ledger.rows(
-            Attempt.select(Attempt.outcome, Attempt.started_at, Attempt.ended_at)
-            .join(Membership, on=Membership.run == Attempt.run)
-            .where(
-                Membership.experiment == experiment,
-                Attempt.ended_at > last_wish,
-                Attempt.outcome.is_null(False),
-            )
-            .group_by(Attempt.id)
-            .order_by(Attempt.ended_at.desc())
-            .limit(last)
-        )
-        bad = (Outcome.FAILED, Outcome.REFUSED, Outcome.OUT_OF_MEMORY)
-        if len(newest) == last and all(
-            row["outcome"] in bad and row["ended_at"] - row["started_at"] < quick_s
-            for row in newest
-        ):
-            tripped.append(experiment)
-    return tripped
 
 
 def _wait_for_data(ledger: Ledger, attempt: LiveAttempt, missing: str, not_before: float) -> None:

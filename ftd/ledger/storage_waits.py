@@ -7,7 +7,8 @@ the attempts alone: another daemon does not shorten it, and ``ftd status`` sees 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from itertools import takewhile
 from operator import itemgetter
 from typing import Any
@@ -27,24 +28,25 @@ def run_wait_s(ledger: Ledger, run_id: int, *, progressed: bool) -> float:
 
     `progressed` says that this attempt saved something, so that it counts as the first.
     """
-    earlier = 0 if progressed else _in_a_row(_setbacks(ledger, run_id))
-    return _wait_s(earlier + 1)
+    return _wait_s(1 if progressed else len(_setbacks(ledger, run_id)) + 1)
 
 
 def pause(ledger: Ledger, at: float) -> str | None:
     """Why nothing should start at `at` (UTC seconds), when different runs cannot write; else None.
 
     A single one may have met a bad place on the disk, which is no reason to keep others waiting.
+    When several have, all wait as long as the one of them that tried most often.
     """
     setbacks = _setbacks(ledger)
-    if len({row["run"] for row in setbacks}) < 2:
+    tries = Counter(row["run"] for row in setbacks)
+    if len(tries) < 2:
         return None
     newest = setbacks[0]
     since_s = at - newest["ended_at"]
-    left_s = _wait_s(_in_a_row(setbacks)) - since_s
+    left_s = _wait_s(max(tries.values())) - since_s
     if since_s < 0 or left_s <= 0:  # below 0: the clock was set back
         return None
-    return f"runs cannot write: {newest['error']}; tried again in {math.ceil(left_s)} s"
+    return f"{newest['error']}; the next try is in {math.ceil(left_s)} s"
 
 
 def _setbacks(ledger: Ledger, run_id: int | None = None) -> list[Mapping[str, Any]]:
@@ -54,8 +56,8 @@ def _setbacks(ledger: Ledger, run_id: int | None = None) -> list[Mapping[str, An
     """
     query = (
         Attempt.select(
-            Attempt.run, Attempt.outcome, Attempt.started_at, Attempt.ended_at, Attempt.exit_status,
-            Attempt.checkpoint_step, Attempt.resumed_from_step, Attempt.error,
+            Attempt.run, Attempt.outcome, Attempt.ended_at, Attempt.exit_status, Attempt.error,
+            Attempt.checkpoint_step, Attempt.resumed_from_step,
         )
         .where(Attempt.outcome.is_null(False))
         .order_by(Attempt.id.desc())
@@ -73,15 +75,5 @@ def _is_setback(row: Mapping[str, Any]) -> bool:
     return left and not saved
 
 
-def _in_a_row(setbacks: Iterable[Mapping[str, Any]]) -> int:
-    """How many came one after the other; those that ran side by side count once."""
-    number, edge = 0, math.inf
-    for row in setbacks:
-        if row["ended_at"] <= edge:
-            number += 1
-            edge = row["started_at"]
-    return number
-
-
 def _wait_s(setbacks: int) -> float:
-    return float(min(FIRST_WAIT_S * 2 ** max(setbacks - 1, 0), LONGEST_WAIT_S))
+    return float(min(FIRST_WAIT_S * 2 ** (setbacks - 1), LONGEST_WAIT_S))

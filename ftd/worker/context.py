@@ -16,6 +16,7 @@ from ftd.job import Stopped, Writer
 from ftd.protocol import ARTIFACTS, EVENTS, HEARTBEAT, STOP, Order
 from ftd.store import Store
 from ftd.worker.checkpoints import SealedCheckpoint, newest, save
+from ftd.worker.log import say
 from ftd.worker.workspace import workspace
 
 PROGRESS_EVERY_S = 0.5
@@ -80,6 +81,7 @@ class AttemptContext:
             faults.point("restore.found")
             self._emit("resumed", step=found.step if found else 0)
             faults.point("restore.told")
+            say(f"resumes from step {found.step}" if found else "begins again: no checkpoint")
         if found is not None:
             self._saved_step = found.step
             self._compare_numerics(found)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import traceback
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +37,7 @@ from ftd.protocol import (
 from ftd.source import CODE, SOURCE, planned_job
 from ftd.states import Outcome
 from ftd.worker.context import AttemptContext
+from ftd.worker.log import say
 
 
 def main(directory: Path) -> int:
@@ -52,7 +51,7 @@ def main(directory: Path) -> int:
     except (StorageError, OSError) as error:
         if not is_storage_trouble(error) and not isinstance(error, StorageError):
             raise
-        _say(f"{CANNOT_WRITE}{error}")
+        say(f"{CANNOT_WRITE}{_about_the_disk(error)}")
         return EXIT_STORAGE
 
 
@@ -60,7 +59,7 @@ def _begin(directory: Path) -> int:
     try:
         order = Order.from_json(read_json(directory / ORDER) or {})
     except ValueError as error:
-        _say(f"{directory / ORDER}: {error}")
+        say(f"{directory / ORDER}: {error}")
         return InputError.exit_code
     faults.point("worker.started")
     lock = try_lock(directory.parent.parent / "lock")  # held until this process dies
@@ -92,6 +91,8 @@ def attempt(directory: Path, order: Order) -> int:
 
     context = AttemptContext(directory, order)
     signal.signal(signal.SIGTERM, lambda *_: context.signalled())
+    threads = f"{order.threads} thread{'s' if order.threads > 1 else ''}"
+    say(f"r{order.run_id}, attempt {order.number}: {order.job} on {order.device_id}, {threads}")
     return _conclude(directory, _execute(directory, order, context), context)
 
 
@@ -106,6 +107,7 @@ def _conclude(directory: Path, result: Result, context: AttemptContext) -> int:
         }
     )
     seal_json(directory / RESULT, final.as_json())
+    say(f"{final.outcome}: {final.error or final.why or f'{final.num_steps} steps'}")
     return EXIT_STOPPED if result.outcome == Outcome.STOPPED else 0
 
 
@@ -118,7 +120,7 @@ def _execute(directory: Path, order: Order, context: AttemptContext) -> Result:
     except Exception as error:  # a job may raise anything; the attempt must still end well
         missing = _missing_input(order, error)
         if missing is not None:
-            _say(f"its data is not there: {missing} [{_one_line(error)}]")
+            say(f"its data is not there: {missing} [{_one_line(error)}]")
             return Result(
                 Outcome.STOPPED,
                 why=WAITS_FOR_DATA,
@@ -126,13 +128,12 @@ def _execute(directory: Path, order: Order, context: AttemptContext) -> Result:
                 error=printable(str(missing)),
             )
         if isinstance(error, InputError):
-            _say(f"refused: {error}")
             return Result(Outcome.REFUSED, error=printable(str(error)))
         memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
         # Without room an error is its consequence, whatever a library makes of it.
         if is_storage_trouble(error) or (not memory and shortage(directory) is not None):
-            raise StorageError(_one_line(error)) from error
-        _say(traceback.format_exc())
+            raise StorageError(_about_the_disk(error)) from error
+        say(traceback.format_exc())
         outcome = Outcome.OUT_OF_MEMORY if memory else Outcome.FAILED
         return Result(outcome, error=_one_line(error))
 
@@ -209,10 +210,12 @@ def _check_alone(uuid: str) -> None:
         raise Stopped(f"{uuid} is used by somebody else" if others else f"{uuid} is not there")
 
 
-def _say(text: str) -> None:
-    """Write to the log, if the disk still takes it."""
-    with suppress(OSError):
-        print(text, file=sys.stderr)
+def _about_the_disk(error: Exception) -> str:
+    """What the disk did and where, without the number of an OSError."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {printable(os.fsdecode(error.filename))}" if error.filename else ""
+        return f"{error.strerror}{where}"
+    return str(error) if isinstance(error, StorageError) else _one_line(error)
 
 
 def _one_line(error: Exception) -> str:

@@ -8,8 +8,8 @@ from torch import nn
 
 from ftd.errors import InputError, UnknownName, closest
 from jobs.layers import Treatment, check_weights
-from jobs.models import alexnet, efficientnet_lite, vgg, zoo
-from jobs.models.construct import without_memory
+from jobs.models import alexnet, efficientnet_lite, timm_zoo, vgg, zoo
+from jobs.models.construct import constructed
 from jobs.models.dropout import DropoutKeys
 from jobs.models.exact import make_exact
 from jobs.models.initialise import initial_state
@@ -17,6 +17,7 @@ from jobs.models.network import Layer, Network, layer_index
 from jobs.models.numbering import classifier_of
 from jobs.models.treatment import freeze
 from jobs.models.weights import State, fitted
+from jobs.timm_names import is_timm
 
 FAMILIES = (alexnet, efficientnet_lite, vgg, zoo)
 
@@ -24,12 +25,11 @@ FAMILIES = (alexnet, efficientnet_lite, vgg, zoo)
 def skeleton(model: str, num_classes: int) -> tuple[nn.Module, tuple[Layer, ...]]:
     """The network's module, without memory for its weights, and its numbered layers."""
     family = next((family for family in FAMILIES if model in family.MODELS), None)
-    if family is None:
+    if family is None and not is_timm(model):
         known = [name for family in FAMILIES for name in family.MODELS]
         raise UnknownName(f"no network is called '{model}'", fix=closest(model, known))
-    with without_memory():
-        module, layers = family.skeleton(model, num_classes)
-    return module, layers
+    construct = timm_zoo.skeleton if family is None else family.skeleton
+    return constructed(lambda: construct(model, num_classes))
 
 
 def build(

@@ -8,21 +8,40 @@ constants :mod:`jobs.models.initialise` takes over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 
+Built = TypeVar("Built", bound=tuple[nn.Module, object])
+
+
+def constructed(construct: Callable[[], Built]) -> Built:
+    """What `construct` returns, a network first, whose weights are empty.
+
+    A constructor that computes with its weights needs them: it gets memory for them after all.  The
+    random generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with _without_memory():
+                built = construct()
+            if not any(buffer.is_meta for buffer in built[0].buffers()):
+                return built
+        except NotImplementedError:  # what torch says about content that a tensor does not have
+            pass
+        return construct()
+
+
 @contextmanager
-def without_memory() -> Iterator[None]:
-    """Networks constructed in here have empty weights; the random generator is left as it was."""
+def _without_memory() -> Iterator[None]:
     handle = register_module_parameter_registration_hook(_emptied)
     try:
-        with torch.random.fork_rng(devices=[]):
-            yield
+        yield
     finally:
         handle.remove()
 

@@ -1,0 +1,95 @@
+"""Facts about timm's networks, found without importing timm or torch.
+
+``timm/NAME`` is described by a process of its own (:mod:`jobs.models.describe`), once per name and
+version of timm: the answer is kept in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ftd.errors import InputError, UnknownName
+from ftd.files import read_json, seal_json
+
+PREFIX = "timm/"
+FORMAT = 1  # raise it when networks would be described otherwise
+TIME_LIMIT_S = 600
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,120}")
+
+NO_TIMM = UnknownName(
+    "networks called timm/... need the package timm, which is not installed",
+    fix="pip install timm",
+)
+
+
+def is_timm(model: str) -> bool:
+    """Whether `model` is the name of a network of timm's."""
+    return model.startswith(PREFIX)
+
+
+def timm_version() -> str:
+    """The installed version; UnknownName when timm is not installed."""
+    try:
+        return importlib.metadata.version("timm")
+    except importlib.metadata.PackageNotFoundError:
+        raise NO_TIMM from None
+
+
+def described(model: str) -> dict[str, Any]:
+    """``layers`` (names, compact) and ``record`` of ``timm/NAME``.
+
+    Raises UnknownName for a network that is not there or cannot be used, and says why.
+    """
+    if not _NAME.fullmatch(model.removeprefix(PREFIX)):
+        raise UnknownName(f"'{model}' is no name of a network")
+    return _described(model, timm_version())
+
+
+@lru_cache(maxsize=256)
+def _described(model: str, version: str) -> dict[str, Any]:
+    kept = cache_folder(version) / f"{model.removeprefix(PREFIX)}.json"
+    answer = None
+    with contextlib.suppress(OSError):
+        answer = read_json(kept)
+    if answer is None:
+        answer = _asked(model)
+        with contextlib.suppress(OSError):  # without a writable home it is asked again next time
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            seal_json(kept, answer)
+    if "refused" in answer:
+        raise UnknownName(answer["refused"], fix=answer.get("fix", ""))
+    return answer
+
+
+def cache_folder(version: str) -> Path:
+    """Where answers are kept for one version of timm."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return cache / "ftd" / f"networks-{FORMAT}" / f"timm-{version}"
+
+
+def _asked(model: str) -> dict[str, Any]:
+    """What a process with torch and timm says about the network."""
+    command = [sys.executable, "-P", "-m", "jobs.models.describe", model]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=TIME_LIMIT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise InputError(f"describing {model} took more than {TIME_LIMIT_S} s") from error
+    lines = done.stdout.decode(errors="replace").splitlines()
+    try:
+        answer = json.loads(lines[-1]) if done.returncode == 0 else None
+    except (IndexError, ValueError):
+        answer = None
+    if not isinstance(answer, dict):
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        why = said[-1] if said else f"exit status {done.returncode}"
+        raise UnknownName(f"{model} cannot be described ({why})", fix="Choose another network")
+    return answer
