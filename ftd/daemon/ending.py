@@ -20,7 +20,14 @@ from ftd.ledger.db import Ledger
 from ftd.ledger.execution import Ending, LiveAttempt
 from ftd.ledger.ingest import ingest
 from ftd.protocol import (
-    CHECKPOINTS, EVENTS, EXIT_STORAGE, HEARTBEAT, LOG, RESULT, WORKER, WORKSPACE,
+    CHECKPOINTS,
+    EVENTS,
+    EXIT_STORAGE,
+    HEARTBEAT,
+    LOG,
+    RESULT,
+    WORKER,
+    WORKSPACE,
 )  # fmt: skip
 from ftd.states import Outcome, RunState
 
