@@ -18,7 +18,7 @@ from benchmarks.cost import Cost
 from benchmarks.figures import Figure, Goal
 from benchmarks.timed_job import Stopwatch, new_context, timed_run
 from ftd.config import Checkpoints
-from jobs import sources
+from jobs import records
 from jobs.finetune import Finetune, FinetuneParams
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class _Contest:
 
         context = new_context(*self._attempt(), turn=lambda: None)
         context.whole.start()
-        interpolation = sources.preprocessing(self._case.model).interpolation
+        interpolation = records.preprocessing(self._case.model).interpolation
         source = Finetune().inputs(self._params)["target"]
         data = prepared(self._params.target, source, interpolation, context, None, ())
         context.close()
@@ -132,7 +132,7 @@ class _Contest:
         from benchmarks.plain_loop import PlainLoop, Recipe
         from jobs.measure.evaluate import BATCH_SIZE
 
-        wanted = sources.preprocessing(self._case.model)
+        wanted = records.preprocessing(self._case.model)
         recipe = Recipe(
             head=HEAD,
             frozen=self._case.frozen,

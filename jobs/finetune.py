@@ -15,7 +15,7 @@ from pydantic import Field
 from ftd.errors import InputError
 from ftd.job import Budget, Completed, Context, Input, Job, Params
 from jobs import budget as budgets
-from jobs import recipe, sources, targets
+from jobs import recipe, records, sources, targets
 from jobs.layers import Treatment, check_weights, numbered, spelled, treatments
 from jobs.params.model import ModelParams
 from jobs.params.target import TargetParams
@@ -53,6 +53,7 @@ class Finetune(Job[FinetuneParams]):
             )
         weights = sources.resolve(model.name, model.weights, base)
         target = targets.resolve(params.target, base)
+        records.check_size(model.name, target.crop_size or target.decode_size)
         return params.model_copy(
             update={
                 "layers": spelled(chosen),
@@ -147,7 +148,7 @@ def _treatments(params: FinetuneParams) -> tuple[Treatment, ...]:
     return treatments(params.layers, len(numbered(params.model.name)))
 
 
-def _preprocessing(model: ModelParams) -> sources.Preprocessing:
-    return sources.preprocessing(
+def _preprocessing(model: ModelParams) -> records.Preprocessing:
+    return records.preprocessing(
         model.name, mean=model.mean, std=model.std, interpolation=model.interpolation
     )

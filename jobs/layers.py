@@ -8,7 +8,8 @@ serve several networks: ``last`` and ``last-2`` count from the end, ``4-`` goes 
     range      = bound, [ "-", [ bound ] ] ;
     bound      = number | "last" | "last-", number ;
 
-Knows no torch: the names come from a table that ``python -m jobs.models.table`` generates.
+Knows no torch: the names come from a table that ``python -m jobs.models.table`` generates, those of
+timm's networks from :mod:`jobs.timm_names`.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from functools import lru_cache
 from pathlib import Path
 
 from ftd.errors import InputError, UnknownName, closest
+from jobs.timm_names import described, is_timm
 
 TABLE = Path(__file__).parent / "models" / "layers.json"
 
 _TERM = re.compile(r"\s*(FT|F|R)\s*\(([^()]*)\)\s*")
 _BOUND = r"[0-9]{1,6}|last(?:\s*-\s*[0-9]{1,6})?"
 _RANGE = re.compile(rf"\s*({_BOUND})\s*(?:(-)\s*({_BOUND})?)?\s*")
+_NUMBERED_NAME = re.compile(r"(.*?)([1-9][0-9]*)?$")
 _EXAMPLE = "Write for example F(1-last-1)R(last) or FT(1-)"
 
 
@@ -40,8 +43,37 @@ class Treatment(StrEnum):
 
 
 @lru_cache(maxsize=1)
-def _table() -> dict[str, tuple[str, ...]]:
-    return {model: tuple(names) for model, names in json.loads(TABLE.read_text()).items()}
+def _table() -> dict[str, str]:
+    table: dict[str, str] = json.loads(TABLE.read_text())
+    return table
+
+
+def packed(names: Sequence[str]) -> str:
+    """Names of layers as one text: ``block1 block2 block3`` is ``block1-3``."""
+    texts, index = [], 0
+    while index < len(names):
+        stem, number = _NUMBERED_NAME.match(names[index]).groups()  # type: ignore[union-attr]
+        length = 1
+        while number and names[index + length : index + length + 1] == [
+            f"{stem}{int(number) + length}"
+        ]:
+            length += 1
+        last = f"-{int(number) + length - 1}" if length > 1 else ""
+        texts.append(names[index] + last)
+        index += length
+    return " ".join(texts)
+
+
+@lru_cache(maxsize=256)
+def unpacked(text: str) -> tuple[str, ...]:
+    """The names that :func:`packed` made `text` of."""
+    names: list[str] = []
+    for part in text.split():
+        name, _, last = part.partition("-")
+        stem, number = _NUMBERED_NAME.match(name).groups()  # type: ignore[union-attr]
+        numbers = range(int(number), int(last) + 1) if last else ()
+        names.extend([f"{stem}{n}" for n in numbers] or [name])
+    return tuple(names)
 
 
 def model_names() -> tuple[str, ...]:
@@ -54,12 +86,16 @@ def numbered(model: str) -> tuple[str, ...]:
 
     The last one is always the classifier alone.  Raises UnknownName for any other `model`.
     """
+    if is_timm(model):
+        return unpacked(described(model)["layers"])
     table = _table()
     if model not in table:
-        hint = closest(model, list(table))
-        known = f"Known networks: {', '.join(sorted(table))}"
-        raise UnknownName(f"no network is called '{model}'", fix=f"{hint} {known}".strip())
-    return table[model]
+        raise UnknownName(
+            f"no network is called '{model}'",
+            fix=f"{closest(model, list(table))} `ftd layers --list` shows all names; timm's are "
+            "called timm/NAME".strip(),
+        )
+    return unpacked(table[model])
 
 
 def treatments(text: str, num_layers: int) -> tuple[Treatment, ...]:

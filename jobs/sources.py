@@ -1,32 +1,27 @@
-"""Pretrained weights as a spec names them: what they read from outside and what input they expect.
+"""Pretrained weights as a spec names them: what they read from outside and what determines them.
 
-``imagenet`` means the published ImageNet weights of a network: for EfficientNet-Lite0 the file
-inside an installed package, for torchvision's networks the file in torch's download folder.
-Knows no torch: the facts come from a table that ``python -m jobs.models.table`` generates.
+``imagenet`` means the published weights of a network: for EfficientNet-Lite0 the file inside an
+installed package, for torchvision's networks the file in torch's download folder, for timm's the
+file in Hugging Face's.  Knows no torch; :mod:`jobs.records` has the facts.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from ftd.errors import WeightsError
+from ftd.files import sha256_of
 from ftd.job import Input, Params
 from ftd.regular import full_path
-from jobs.layers import numbered
+from jobs.records import record
+from jobs.timm_names import is_timm
 
 MAX_WEIGHTS_BYTES = 32 << 30
-TABLE = Path(__file__).parent / "models" / "imagenet.json"
-
-Interpolation = Literal["bilinear", "bicubic"]
-Channels = tuple[float, float, float]
 
 
 class WeightsFile(Params):
@@ -40,68 +35,29 @@ class WeightsFile(Params):
         description="prefix of the names in the file -> prefix in the network, the longest match "
         "counts; null drops such tensors",
     )
+    sha256: str | None = Field(
+        default=None,
+        pattern="^[0-9a-f]{64}$",
+        description="SHA-256 that the file must have, in hexadecimal",
+    )
 
 
 Weights = Literal["imagenet", "none"] | WeightsFile
 
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """What images a network expects: RGB in 0..1, then ``(x - mean) / std`` per channel."""
-
-    mean: Channels
-    std: Channels
-    interpolation: Interpolation
-
-
-@dataclass(frozen=True)
-class Published:
-    """Published ImageNet weights; the file's name holds the first 8 digits of its SHA-256."""
-
-    file: str
-    package: str | None  # the distribution that ships it; None: torch's download folder
-
-
-@lru_cache(maxsize=1)
-def _table() -> dict[str, dict[str, Any]]:
-    table: dict[str, dict[str, Any]] = json.loads(TABLE.read_text())
-    return table
-
-
-def published(model: str) -> Published:
-    """The ImageNet weights of `model`; every built-in network has some.  Raises UnknownName."""
-    numbered(model)
-    row = _table()[model]
-    return Published(row["file"], row["package"])
-
-
-def preprocessing(
-    model: str,
-    *,
-    mean: Channels | None = None,
-    std: Channels | None = None,
-    interpolation: Interpolation | None = None,
-) -> Preprocessing:
-    """How the ImageNet weights of `model` want their images, with what the user overrides.
-
-    Also the default for other weights and for training from scratch.  Raises UnknownName.
-    """
-    numbered(model)
-    row = _table()[model]
-    return Preprocessing(
-        mean or (row["mean"][0], row["mean"][1], row["mean"][2]),
-        std or (row["std"][0], row["std"][1], row["std"][2]),
-        interpolation or row["interpolation"],
-    )
-
-
 def resolve(model: str, weights: Weights, base: Path) -> Weights:
     """`weights` with an absolute file path (relative ones start at `base`).
 
-    Raises UnknownName for the network and WeightsError when the file is missing.
+    Raises UnknownName for the network and WeightsError when there are no such weights.
     """
-    numbered(model)
+    known = record(model)
     if not isinstance(weights, WeightsFile):
+        if weights == "imagenet" and not known.exists:
+            raise WeightsError(
+                f"there are no published weights of {model}",
+                where="model.weights",
+                fix="Use weights: none, or a file of your own",
+            )
         return weights
     path = full_path(weights.file, base)
     if not path.is_file():
@@ -114,26 +70,42 @@ def resolve(model: str, weights: Weights, base: Path) -> Weights:
             where="model.weights.file",
             fix="Check the path",
         )
+    check_digest(path, weights.sha256)
     return weights.model_copy(update={"file": str(path)})
 
 
-def inputs(model: str, weights: Weights) -> dict[str, Input]:
-    """What resolved `weights` read from outside.
+def check_digest(path: Path, wanted: str | None) -> None:
+    """Raises WeightsError when a file's SHA-256 does not begin with `wanted` (None: any will do)."""
+    if wanted is None:
+        return
+    found = sha256_of(path)
+    if not found.startswith(wanted):
+        raise WeightsError(
+            f"{path} is not the file that is asked for: its SHA-256 is {found}, must begin with "
+            f"{wanted}",
+            fix="Delete it and get it again",
+        )
 
-    Weights in torch's download folder are no input: their digest is part of their name, which is in
-    :func:`identity`, and is verified when they are loaded.
+
+def inputs(model: str, weights: Weights) -> dict[str, Input]:
+    """What resolved `weights` read from outside, and the package that a network comes with.
+
+    Weights in a download folder are no input: which ones they are is in :func:`identity`, and their
+    digest is part of their name and verified when they are loaded.
     """
+    found = {"timm": Input("package", "timm")} if is_timm(model) else {}
     if isinstance(weights, WeightsFile):
-        return {"weights": Input("file", weights.file)}
-    package = published(model).package if weights == "imagenet" else None
-    return {"weights": Input("package", package)} if package else {}
+        return {**found, "weights": Input("file", weights.file)}
+    package = record(model).package if weights == "imagenet" else None
+    return {**found, "weights": Input("package", package)} if package else found
 
 
 def identity(model: str, weights: Weights) -> Mapping[str, Any]:
     """What determines the loaded tensors, as JSON values, besides the content of :func:`inputs`."""
     if isinstance(weights, WeightsFile):
         return {"key_map": dict(weights.key_map)}
-    return {"imagenet": published(model).file} if weights == "imagenet" else {}
+    known = record(model)
+    return {"imagenet": known.hub or known.file} if weights == "imagenet" else {}
 
 
 def download_folder() -> Path:
@@ -141,3 +113,12 @@ def download_folder() -> Path:
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("TORCH_HOME") or os.path.join(cache, "torch")
     return Path(home).expanduser() / "hub" / "checkpoints"
+
+
+def hub_folder() -> Path:
+    """Where Hugging Face's hub keeps downloaded files."""
+    if "HF_HUB_CACHE" in os.environ:
+        return Path(os.environ["HF_HUB_CACHE"]).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or os.path.join(cache, "huggingface")
+    return Path(home).expanduser() / "hub"

@@ -25,15 +25,17 @@ FORMAT = 1  # raise it when networks would be described otherwise
 TIME_LIMIT_S = 600
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,120}")
 
-NO_TIMM = UnknownName(
-    "networks called timm/... need the package timm, which is not installed",
-    fix="pip install timm",
-)
-
-
 def is_timm(model: str) -> bool:
     """Whether `model` is the name of a network of timm's."""
     return model.startswith(PREFIX)
+
+
+def no_timm() -> UnknownName:
+    """The error to raise where timm is not installed."""
+    return UnknownName(
+        "networks called timm/... need the package timm, which is not installed",
+        fix="pip install timm",
+    )
 
 
 def timm_version() -> str:
@@ -41,7 +43,7 @@ def timm_version() -> str:
     try:
         return importlib.metadata.version("timm")
     except importlib.metadata.PackageNotFoundError:
-        raise NO_TIMM from None
+        raise no_timm() from None
 
 
 def described(model: str) -> dict[str, Any]:

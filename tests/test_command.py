@@ -137,7 +137,7 @@ def test_a_stopped_script_goes_on_from_its_own_checkpoint(tmp_path: Path) -> Non
 
 
 def test_an_exit_status_is_an_outcome(tmp_path: Path) -> None:
-    """A program that fails is tried again as often as ftd.toml says, and its last words are told."""
+    """A program that fails is tried again as ftd.toml says, and its last words are told."""
     home = LiveHome(tmp_path / "home", failed=1)
     home.enqueue(program("echo almost; echo no luck; exit 3"))
     home.enqueue(program("kill -SEGV $$").replace("line", "signal"))
@@ -218,7 +218,7 @@ def test_what_cannot_work_is_refused_when_it_is_planned(
 ) -> None:
     """Before anything is enqueued, with what to do."""
     job = Command()
-    with pytest.raises(InputError, match=".") as caught:
+    with pytest.raises(InputError) as caught:
         job.resolve(job.Params.model_validate(params), tmp_path)
     assert said in str(caught.value)
 
@@ -275,5 +275,5 @@ def test_other_lines_are_no_metrics(line: str) -> None:
 )  # fmt: skip
 def test_a_metric_line_that_says_too_little_is_an_error(line: str) -> None:
     """It is told, so that nobody waits for numbers that never come."""
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError):
         row_in(line)

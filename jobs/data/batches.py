@@ -20,7 +20,7 @@ from jobs.data.keyed import Bits, Indices
 from jobs.data.mixing import Mix
 from jobs.data.order import Order
 from jobs.data.resized_crop import resized
-from jobs.sources import Preprocessing
+from jobs.records import Preprocessing
 
 
 @dataclass(frozen=True)

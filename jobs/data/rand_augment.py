@@ -6,6 +6,7 @@ Operations, their ranges and signs are those of torchvision's RandAugment (Cubuk
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -46,7 +47,7 @@ OPERATIONS: dict[str, tuple[float, Operation]] = {
     "Contrast": (0.9, lambda image, m: ImageEnhance.Contrast(image).enhance(1 + m)),
     "Sharpness": (0.9, lambda image, m: ImageEnhance.Sharpness(image).enhance(1 + m)),
     "Posterize": (4, lambda image, m: ImageOps.posterize(image, 8 - round(m))),
-    "Solarize": (255, lambda image, m: ImageOps.solarize(image, 255 - m)),
+    "Solarize": (255, lambda image, m: ImageOps.solarize(image, math.ceil(255 - m))),
     "AutoContrast": (0, lambda image, _: ImageOps.autocontrast(image)),
     "Equalize": (0, lambda image, _: ImageOps.equalize(image)),
 }

@@ -134,6 +134,6 @@ def skeleton(model: str, num_classes: int) -> tuple[nn.Module, tuple[Layer, ...]
     return module, layers
 
 
-def published_name(name: str) -> str:
+def own_name(model: str, published: str) -> str:
     """Our name of a tensor in the published checkpoint: ``_blocks.0._bn1.bias`` and the like."""
-    return ".".join(part.removeprefix("_") for part in name.split("."))
+    return ".".join(part.removeprefix("_") for part in published.split("."))

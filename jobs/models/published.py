@@ -1,35 +1,38 @@
-"""Finding the published ImageNet weights of a network on this machine, or downloading them."""
+"""Finding the published weights of a network on this machine, or downloading them."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from pathlib import Path
 from urllib.error import URLError
 
 import torch
 
 from ftd.errors import WeightsError
-from ftd.files import sha256_of
-from jobs.sources import Published, download_folder
+from jobs.models.hub import hub_file
+from jobs.records import Record
+from jobs.sources import check_digest, download_folder
+
+_DIGEST = re.compile(r"[0-9a-f]{8,64}")
 
 
-def locate(model: str, found: Published, *, allow_downloads: bool) -> Path:
+def locate(model: str, found: Record, *, allow_downloads: bool) -> Path:
     """The file of `found`, verified against the digest in its name.
 
     Raises WeightsError that says how to get it when it is not here, and when it is another file.
     """
+    if found.hub:
+        return hub_file(model, found.hub, allow_downloads=allow_downloads)
+    assert found.file is not None, "resolving refuses networks without published weights"
     if found.package:
         path = _packaged(found.package, found.file)
     else:
         path = download_folder() / found.file
         if not path.is_file():
-            _download(model, path, allow_downloads)
-    wanted = path.stem.rpartition("-")[2]
-    if not sha256_of(path).startswith(wanted):
-        raise WeightsError(
-            f"{path} is not the published file: its SHA-256 does not begin with {wanted}",
-            fix="Delete it and get it again",
-        )
+            _download(model, found.url, path, allow_downloads)
+    digest = path.stem.rpartition("-")[2]
+    check_digest(path, digest if _DIGEST.fullmatch(digest) else None)
     return path
 
 
@@ -48,20 +51,26 @@ def _packaged(package: str, name: str) -> Path:
     return path
 
 
-def _download(model: str, path: Path, allow_downloads: bool) -> None:
+def _download(model: str, url: str | None, path: Path, allow_downloads: bool) -> None:
     if not allow_downloads:
         raise WeightsError(
             f"the ImageNet weights of {model} are not on this machine",
-            fix=f"Put torchvision's {path.name} into {path.parent}, "
+            fix=f"Put {'timm' if url else 'torchvision'}'s {path.name} into {path.parent}, "
             "or set allow_downloads = true in ftd.toml",
         )
-    from torchvision.models import get_model_weights  # torchvision takes seconds to import
-
-    url = get_model_weights(model)["IMAGENET1K_V1"].url
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), progress=False)  # renames when complete
+        # renames when complete
+        torch.hub.download_url_to_file(url or _url(model, path.name), str(path), progress=False)
     except (URLError, OSError) as error:
         raise WeightsError(
             f"cannot download {path.name} ({error})", fix=f"Put it into {path.parent} by hand"
         ) from error
+
+
+def _url(model: str, name: str) -> str:
+    """Where torchvision gets the file called `name` from."""
+    from torchvision.models import get_model_weights  # torchvision takes seconds to import
+
+    published = [weights.url for weights in get_model_weights(model)]
+    return next(url for url in published if url.endswith(f"/{name}"))

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from jobs import layers, sources
-from jobs.models import efficientnet_lite
+from jobs import layers, records
+from jobs.models import efficientnet_lite, zoo
 from jobs.models.build import FAMILIES, skeleton
+from jobs.records import USUAL
 
 
 def models() -> list[str]:
@@ -19,35 +20,52 @@ def models() -> list[str]:
     return sorted(model for family in FAMILIES for model in family.MODELS)
 
 
-def layer_table() -> dict[str, list[str]]:
+def layer_table() -> dict[str, str]:
     """The names of the layers of every network."""
-    return {model: [layer.name for layer in skeleton(model, 2)[1]] for model in models()}
+    return {
+        model: layers.packed([layer.name for layer in skeleton(model, 2)[1]]) for model in models()
+    }
 
 
 def imagenet_table() -> dict[str, dict[str, Any]]:
-    """The published ImageNet weights of every network."""
-    return {model: _imagenet(model) for model in models()}
+    """The published ImageNet weights of every network, less what most records have in common."""
+    return {
+        model: {
+            name: value for name, value in _imagenet(model).items() if value != USUAL.get(name)
+        }
+        for model in models()
+    }
 
 
 def _imagenet(model: str) -> dict[str, Any]:
     if model in efficientnet_lite.MODELS:
         mean, std = efficientnet_lite.MEAN_STD
-        file, package = efficientnet_lite.FILE, efficientnet_lite.PACKAGE
-        interpolation = efficientnet_lite.INTERPOLATION
-    else:
-        from torchvision.models import get_model_weights
+        return {
+            "file": efficientnet_lite.FILE,
+            "package": efficientnet_lite.PACKAGE,
+            "mean": mean,
+            "std": std,
+            "interpolation": efficientnet_lite.INTERPOLATION,
+        }
+    from torchvision.models import get_model_weights
 
-        # V1 is what the literature compares; the newer ones come from another training recipe
-        weights = get_model_weights(model)["IMAGENET1K_V1"]
-        expected = weights.transforms()
-        mean, std, interpolation = expected.mean, expected.std, expected.interpolation.value
-        file, package = weights.url.rpartition("/")[2], None
+    # V1 is what the literature compares; the newer ones come from another training recipe.  Where
+    # there is none: a classifier trained on ImageNet, on top of features that are left alone.
+    published = get_model_weights(model)
+    names = ("IMAGENET1K_V1", "IMAGENET1K_SWAG_LINEAR_V1")
+    weights = next(published[name] for name in names if name in published.__members__)
+    expected = weights.transforms()
+    family = zoo.family_of(model)
+    sizes = family.sizes if family else "least"
     return {
-        "file": file,
-        "package": package,
-        "mean": mean,
-        "std": std,
-        "interpolation": interpolation,
+        "file": weights.url.rpartition("/")[2],
+        "mean": expected.mean,
+        "std": expected.std,
+        "interpolation": expected.interpolation.value,
+        "resize": expected.resize_size[0],
+        "crop": expected.crop_size[0],
+        "least": weights.meta["min_size"][0] if sizes == "least" else 1,
+        "only": sizes == "only",
     }
 
 
@@ -60,7 +78,7 @@ def text(table: dict[str, Any]) -> str:
 def main() -> None:
     """Write both tables."""
     layers.TABLE.write_text(text(layer_table()))
-    sources.TABLE.write_text(text(imagenet_table()))
+    records.TABLE.write_text(text(imagenet_table()))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from torch import nn
 from ftd.errors import UnknownName, closest
 from jobs.models.network import Layer
 from jobs.models.numbering import grouped
-from jobs.timm_names import NO_TIMM, PREFIX
+from jobs.timm_names import PREFIX, no_timm
 
 
 def timm_library() -> ModuleType:
@@ -23,7 +23,7 @@ def timm_library() -> ModuleType:
     try:
         import timm  # seconds, and an optional extra
     except ImportError as error:
-        raise NO_TIMM from error
+        raise no_timm() from error
     return timm
 
 

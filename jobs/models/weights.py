@@ -16,9 +16,10 @@ import torch
 
 from ftd.errors import WeightsError, nearest
 from ftd.regular import open_regular
-from jobs.models import efficientnet_lite
+from jobs.models import efficientnet_lite, zoo
 from jobs.models.published import locate
-from jobs.sources import Weights, WeightsFile, published
+from jobs.records import record
+from jobs.sources import Weights, WeightsFile, check_digest
 
 State = dict[str, torch.Tensor]
 
@@ -47,13 +48,14 @@ def load(model: str, weights: Weights, *, allow_downloads: bool) -> State | None
     or would execute code.
     """
     if isinstance(weights, WeightsFile):
+        check_digest(Path(weights.file), weights.sha256)
         return renamed(read(Path(weights.file)), weights.key_map)
     if weights == "none":
         return None
-    state = read(locate(model, published(model), allow_downloads=allow_downloads))
-    if model in efficientnet_lite.MODELS:
-        return {efficientnet_lite.published_name(name): value for name, value in state.items()}
-    return state
+    state = read(locate(model, record(model), allow_downloads=allow_downloads))
+    rename = efficientnet_lite if model in efficientnet_lite.MODELS else zoo
+    names = {name: rename.own_name(model, name) for name in state}
+    return {own: state[name] for name, own in names.items() if own is not None}
 
 
 def read(path: Path) -> State:

@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from ftd.job import Params
-from jobs.sources import Interpolation, Weights
+from jobs.records import Interpolation
+from jobs.sources import Weights
 
 Mean = Annotated[float, Field(ge=0, le=1)]
 Std = Annotated[float, Field(gt=0)]

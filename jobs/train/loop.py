@@ -26,7 +26,7 @@ from jobs.measure.evaluate import evaluate
 from jobs.measure.scoring import Labels, Scoring, named
 from jobs.params.target import TargetParams
 from jobs.params.train import TrainParams
-from jobs.sources import Preprocessing
+from jobs.records import Preprocessing
 from jobs.train.loss import Objective, objective
 from jobs.train.state import Tensors, TrainingState
 from jobs.train.step import Stepper
