@@ -13,6 +13,7 @@ from ftd.job import Job
 BUILT_IN = {
     "command": "jobs.command:Command",
     "drill": "jobs.drill:Drill",
+    "ensemble": "jobs.ensemble:Ensemble",
     "finetune": "jobs.finetune:Finetune",
 }
 

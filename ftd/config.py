@@ -102,10 +102,15 @@ class Ledger(Section):
 
 
 class Jobs(Section):
-    """``[jobs]``: what jobs that are not built in may use."""
+    """``[jobs]``: how jobs are executed."""
 
     interpreters: tuple[str, ...] = Field(
         (), description="Python interpreters that specs may name with `python:`."
+    )
+    warm_start: bool = Field(
+        True,
+        description="Whether workers of short runs start from a process that has their libraries "
+        "loaded.",
     )
 
     def allows(self, python: str) -> bool:

@@ -1,4 +1,4 @@
-"""Factors that cannot be told apart, because their levels always change together."""
+"""What a design cannot tell apart, because it always changes together."""
 
 from __future__ import annotations
 
@@ -15,6 +15,24 @@ def confounded(cells: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """
     names = dict.fromkeys(name for cell in cells for name in cell)
     return [(one, other) for one, other in combinations(names, 2) if _together(cells, one, other)]
+
+
+def bundled(levels: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, tuple[str, ...]]:
+    """Factors whose levels differ in several parameters: name -> these, as first set.
+
+    `levels` has what each level of a factor sets; what it leaves alone counts as another value.
+    """
+    found = {}
+    for name, some in levels.items():
+        paths = dict.fromkeys(path for level in some for path in level)
+        differing = tuple(path for path in paths if len({_set(level, path) for level in some}) > 1)
+        if len(differing) > 1:
+            found[name] = differing
+    return found
+
+
+def _set(level: Mapping[str, Any], path: str) -> str:
+    return json.dumps(level[path], sort_keys=True) if path in level else ""
 
 
 def _together(cells: Sequence[Mapping[str, Any]], one: str, other: str) -> bool:

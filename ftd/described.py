@@ -79,11 +79,7 @@ class DescribedJob(Job[Described]):
         if told["source"]:
             self.code[source.SOURCE] = told["source"]
         if python is not None:
-            self.code[source.INTERPRETER] = {
-                "kind": "interpreter",
-                "where": python,
-                "fingerprint": f"{python} {told['python']}",
-            }
+            self.code[source.INTERPRETER] = source.interpreter_input(python, told["python"])
 
     def resolve(self, params: Described, base: Path) -> Described:
         """Validate and resolve, over there; relative paths start where the spec is."""

@@ -9,10 +9,11 @@ appearance, or a baseline and each other level alone in it, or exactly the ones 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ftd.conflicts import check_conflicts
 from ftd.document import KeyPath
 from ftd.errors import SpecError
 from ftd.explain import did_you_mean
@@ -57,8 +58,8 @@ def cells(spec: ExperimentSpec) -> tuple[Cell, ...]:
     """The cells of `spec` in order; a spec without factors has one.
 
     Raises SpecError for malformed or repeated levels, unknown factors or levels in ``cells``,
-    ``baseline`` and ``exclude``, one parameter that is set twice, an empty design, or one of more
-    than 100,000 runs.
+    ``baseline`` and ``exclude``, a factor that is in no cell, one parameter that is set twice, an
+    empty design, or one of more than 100,000 runs.
     """
     factors = read_factors(spec)
     if spec.cells is not None and spec.baseline is not None:
@@ -87,10 +88,11 @@ def cells(spec: ExperimentSpec) -> tuple[Cell, ...]:
         raise SpecError(
             "the baseline is excluded", where=spec.document.where(("exclude",)), fix="Exclude less"
         )
+    _check_used(spec, factors, kept)
     tried = candidates(spec)
     num_runs = len(kept) * len(replicates(spec)) * len(tried)
     _check_size(spec, num_runs, "runs", ("replicates",))
-    _check_conflicts(spec, kept, tried)
+    check_conflicts(spec, kept, [candidate.chosen for candidate in tried])
     return tuple(Cell(index, chosen) for index, chosen in enumerate(kept))
 
 
@@ -218,6 +220,19 @@ def _matches(chosen: Chosen, entry: Mapping[str, tuple[Level, ...]]) -> bool:
     )
 
 
+def _check_used(spec: ExperimentSpec, factors: Factors, kept: Sequence[Chosen]) -> None:
+    """Raise SpecError for a factor that is in no cell, though nobody listed the cells so."""
+    used = {name for chosen in kept for name in chosen}
+    for name in factors:
+        if name not in used and spec.cells is None:
+            path: KeyPath = ("factors", name, "when")
+            raise SpecError(
+                f"{name} exists in no cell",
+                where=spec.document.where(path),
+                fix="Change `when` here or of the factors it names, or exclude less",
+            )
+
+
 def _check_size(spec: ExperimentSpec, count: int, unit: str, at: KeyPath) -> None:
     if count > MAX_RUNS:
         raise SpecError(
@@ -225,38 +240,3 @@ def _check_size(spec: ExperimentSpec, count: int, unit: str, at: KeyPath) -> Non
             where=spec.document.where(at),
             fix="Use fewer levels or replicates, or several experiments",
         )
-
-
-def _check_conflicts(
-    spec: ExperimentSpec, made: Iterable[Chosen], tried: Iterable[Candidate]
-) -> None:
-    """Raise SpecError if one parameter is set twice in a cell, or one inside the other."""
-    candidates_tried = _of_distinct_paths(candidate.chosen for candidate in tried)
-    for chosen in _of_distinct_paths(made):
-        for tuned in candidates_tried:
-            setters: dict[str, str] = {}
-            for name, level in {**chosen, **tuned}.items():
-                setter = f"factor {name}" if name in chosen else f"tuned {name}"
-                for path in level.assignments:
-                    _check_conflict(spec, setters, path, setter, level)
-                    setters[path] = setter
-
-
-def _of_distinct_paths(some: Iterable[Chosen]) -> list[Chosen]:
-    """The first of all that set the same parameters."""
-    found: dict[tuple[tuple[str, ...], ...], Chosen] = {}
-    for chosen in some:
-        found.setdefault(tuple(tuple(level.assignments) for level in chosen.values()), chosen)
-    return list(found.values())
-
-
-def _check_conflict(
-    spec: ExperimentSpec, setters: Mapping[str, str], path: str, setter: str, level: Level
-) -> None:
-    for other, earlier in setters.items():
-        if other == path or other.startswith(f"{path}.") or path.startswith(f"{other}."):
-            raise SpecError(
-                f"{path} is set twice in one cell, by {earlier} (as {other}) and by {setter}",
-                where=spec.document.where(level.at),
-                fix="Let one factor set it, or exclude the combination",
-            )

@@ -74,6 +74,10 @@ class DaemonRunning(FtdError):
     """Another daemon already serves this home."""
 
 
+class ContractError(FtdError):
+    """A job does not do what every job has to do."""
+
+
 class StorageError(FtdError):
     """The disk is full, failing or read-only: nobody's input is wrong, trying later may help."""
 

@@ -45,8 +45,12 @@ RESTORE = (  # in an attempt that is not the run's first
     "restore.found",  # the checkpoint is read and verified, nobody knows yet
     "restore.told",  # the step it goes on from is in the events
 )
+FORKING = (  # in the process that workers are forked from
+    "fork.asked",
+    "fork.forked",  # the worker is there, the daemon does not know
+)
 CREATION = ("create.migrated", "create.renamed")
-POINTS = (*ENQUEUE, *DAEMON, *ADOPTION, *WORKER, *RESTORE, *CREATION)
+POINTS = (*ENQUEUE, *DAEMON, *ADOPTION, *WORKER, *RESTORE, *FORKING, *CREATION)
 
 
 class Trap:

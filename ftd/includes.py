@@ -33,6 +33,11 @@ def fragments(text: str, source: str, base: Path) -> dict[str, str]:
             if len(found) == MAX_FRAGMENTS:
                 raise SpecError(f"more than {MAX_FRAGMENTS} included files", where=where)
             found[name] = _read(name, base, where)
+            if sum(map(len, found.values())) > yamltext.MAX_BYTES:
+                raise SpecError(
+                    f"the included files are longer than {yamltext.MAX_BYTES >> 20} MiB together",
+                    where=where,
+                )
         return found[name]
 
     _Merging(source, read).document(text)

@@ -45,10 +45,11 @@ class Budget(BaseModel):
 class Input:
     """Something outside the spec that determines the result.
 
-    ``where`` is an absolute path for a folder or file, a distribution name for a package.
+    ``where`` is an absolute path for a folder or file, a distribution name for a package, and for a
+    run, whose kept files are read, what people call it: r12.
     """
 
-    kind: Literal["folder", "file", "package"]
+    kind: Literal["folder", "file", "package", "run"]
     where: str
 
 
@@ -127,6 +128,12 @@ class Context(Protocol):
         `files()` names what to save; after a stop request's save, raises :class:`Stopped`.
         """
 
+    def kept(self, run: str, name: str) -> Path:
+        """The file `name` that a run among the inputs kept, verified; it is only to be read.
+
+        Raises DataError when the run has not kept such a file.
+        """
+
     def workspace(self) -> Path:
         """A folder of this attempt alone, for programs that save their state in their own way.
 
@@ -158,6 +165,9 @@ class Job(ABC, Generic[P]):
 
     Params: ClassVar[type[Params]]
     version: ClassVar[int] = 1  # raise it when the same parameters give other results
+    # Modules that `run` imports and that take long.  Built-in jobs: they may be loaded before, in
+    # the process that workers are forked from, so importing them touches no device and no thread.
+    preload: ClassVar[tuple[str, ...]] = ()
 
     def resolve(self, params: P, base: Path) -> P:
         """Make defaults that depend on other values, and paths relative to `base`, explicit.

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ftd.confounding import bundled
 from ftd.declared import ConditionalFactor
 from ftd.design import Cell, cells
+from ftd.document import KeyPath
 from ftd.environment import library_versions
+from ftd.errors import UnknownName
 from ftd.levels import Label
 from ftd.outline import PLAIN, Outline, Tuning
 from ftd.replicates import num_inner, replicates
@@ -71,21 +74,33 @@ class Plan:
     spec_digest: str  # of the spec's content and the keys it leads to
     candidates: int = 1  # of each cell
     outline: Outline = PLAIN
+    bundles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # see confounding
     labels_used: tuple[str, ...] = ()  # by cell, for people; empty where the job does not tell
     job_file: bytes | None = None  # of a job that is a file of its own: what is to be executed
 
 
+def no_runs(text: str) -> str:
+    """The key of a run where there are none."""
+    raise UnknownName(f"there is no run '{text}'", fix="'ftd runs' lists them")
+
+
 def make_plan(
-    spec: ExperimentSpec, base: Path, *, device_kind: str, fresh_nonce: str | None = None
+    spec: ExperimentSpec,
+    base: Path,
+    *,
+    device_kind: str,
+    fresh_nonce: str | None = None,
+    key_of: Callable[[str], str] = no_runs,
 ) -> Plan:
     """Plan every cell, candidate and replicate of `spec`; relative paths in it start at `base`.
 
     `device_kind` is ``gpu`` or ``cpu``, already resolved.  A `fresh_nonce` gives every run a key
-    of its own.  Reads nothing but the inputs that the job names (each fingerprinted once).
+    of its own; `key_of` gives the key of a run that the spec names.  Reads nothing but the inputs
+    that the job names (each fingerprinted once).
 
     Raises SpecError naming the line, key or level of what cannot be run.
     """
-    resolver = Resolver(spec, base)
+    resolver = Resolver(spec, base, key_of)
     versions = resolver.own.versions if resolver.own else library_versions()
     common = _encode(
         {
@@ -106,7 +121,10 @@ def make_plan(
     labels_used: list[str] = []
     primary_metric = ""
     grid: dict[str, dict[Label, float | None]] = {}  # tuned name -> level as shown -> its number
+    levels: dict[str, dict[KeyPath, Mapping[str, Any]]] = {}  # factor -> what its levels set
     for cell in cells(spec):
+        for name, level in cell.chosen.items():
+            levels.setdefault(name, {})[level.at] = level.assignments
         for candidate in tried:
             question = resolver.question(cell.tried(candidate))
             factors, tuned = _told_apart(question.factors, cell)
@@ -137,6 +155,7 @@ def make_plan(
                         versions=versions,
                         time_limit_s=spec.limits.time_s,
                     )
+    outline = _outline(spec, shown[0], grid)
     return Plan(
         name=spec.experiment,
         job=resolver.job_name,
@@ -148,7 +167,10 @@ def make_plan(
         primary_metric=primary_metric,
         spec_digest=digest({"spec": spec.document.plain(), "keys": list(runs)}),
         candidates=len(tried),
-        outline=_outline(spec, shown[0], grid),
+        outline=outline,
+        bundles=bundled(
+            {name: [*some.values()] for name, some in levels.items() if name not in outline.roles}
+        ),
         labels_used=tuple(labels_used) if any(labels_used) else (),
         job_file=resolver.own.kept if resolver.own else None,
     )

@@ -38,6 +38,11 @@ WORKSPACE = "workspace"
 
 WAITS_FOR_DATA = "data"  # why an attempt stopped whose input is not there
 
+# Timings of an attempt, in seconds: what it spent on results that runs share, and what computing
+# all of them would have taken; each a sum that grows.
+SHARED_ACTUAL = "store/actual_s"
+SHARED_ALONE = "store/alone_s"
+
 EXIT_STOPPED = 75  # EX_TEMPFAIL: resume me
 EXIT_STORAGE = 74  # EX_IOERR: the disk is full, failing or read-only
 CANNOT_WRITE = "cannot write: "  # begins the log's line that says why

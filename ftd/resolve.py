@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path, PurePath
@@ -42,11 +42,15 @@ class Question:
 
 
 class Resolver:
-    """Turns the cells of one spec into questions; each input is fingerprinted once."""
+    """Turns the cells of one spec into questions; each input is fingerprinted once.
 
-    def __init__(self, spec: ExperimentSpec, base: Path) -> None:
+    `key_of` gives the key of a run that people call so.
+    """
+
+    def __init__(self, spec: ExperimentSpec, base: Path, key_of: Callable[[str], str]) -> None:
         self._spec = spec
         self._base = base
+        self._key_of = key_of
         try:
             python = str(full_path(spec.python, base)) if spec.python is not None else None
             self.job = described.find(spec.job, base, python, also=SERVICE_KEYS)
@@ -166,7 +170,8 @@ class Resolver:
         for name, item in self.job.inputs(params).items():
             known = self._fingerprints.get(item)
             if known is None:
-                known = self._fingerprints[item] = fingerprint(item)
+                known = self._key_of(item.where) if item.kind == "run" else fingerprint(item)
+                self._fingerprints[item] = known
             inputs[name] = {"kind": item.kind, "where": item.where, "fingerprint": known}
         return inputs | self.own.code if self.own else inputs
 

@@ -15,6 +15,7 @@ import importlib
 import importlib.metadata
 import inspect
 import os
+import platform
 import re
 import sys
 import traceback
@@ -44,6 +45,12 @@ def file_of(name: str, base: Path) -> Path | None:
     """The absolute path of the file in ``PATH.py:CLASS``, None for a job of another kind."""
     found = _FILE.fullmatch(name)
     return full_path(found["path"], base) if found else None
+
+
+def absolute(name: str, base: Path) -> str:
+    """The same job's name with the path of its file, if it is one, not relative any more."""
+    found = _FILE.fullmatch(name)
+    return f"{full_path(found['path'], base)}:{found['attribute']}" if found else name
 
 
 def shown_name(name: str) -> str:
@@ -78,6 +85,22 @@ def keep(folder: Path, data: bytes) -> Path:
     if not path.is_file() or file_bytes(path) != data:
         seal(path, data)
     return path
+
+
+def interpreter_input(python: str, version: str) -> dict[str, str]:
+    """The interpreter at the path `python`, of this ``X.Y.Z``, as an input of runs."""
+    return {"kind": "interpreter", "where": python, "fingerprint": f"{python} {version}"}
+
+
+def verify_interpreter(inputs: Mapping[str, Mapping[str, str]]) -> None:
+    """Raise InputError when we are another Python than the one a run was planned for."""
+    planned = inputs.get(INTERPRETER)
+    version = platform.python_version()
+    if planned is not None and planned != interpreter_input(planned["where"], version):
+        raise InputError(
+            f"the run was planned for {planned['fingerprint']}, which is now Python {version}",
+            fix="Enqueue the spec again",
+        )
 
 
 def planned_job(name: str, inputs: Mapping[str, Mapping[str, str]], sources: Path) -> Job[Any]:

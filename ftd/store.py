@@ -13,16 +13,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ftd.clock import monotonic
 from ftd.files import MANIFEST, locked, read_json, seal_folder, set_aside
 
 Writers = Mapping[str, Callable[[Path], None]]
+Used = Callable[[float, float], None]
+
+COST = "cost.json"  # of an entry: {"seconds": how long computing it took}
 
 
 class Store:
     """Entries below one folder, safe for any number of processes on one machine."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, used: Used | None = None) -> None:
+        """`used(actual_s, alone_s)` is told of each use: how long it took to have the entry, and
+        how long it would have taken to compute it."""
         self.root = root
+        self._used = used
 
     def folder(self, kind: str, key: Mapping[str, Any]) -> Path:
         """Where the entry of this `kind` and `key` (JSON values) is, or would be."""
@@ -36,14 +43,19 @@ class Store:
         half-made is ever visible.
         """
         folder = self.folder(kind, key)
+        started = monotonic()
         if not self._complete(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with locked(folder.with_suffix(".lock")):
                 if not self._complete(folder):
                     if folder.exists():
                         set_aside(folder, "damaged")  # kept for inspection
-                    seal_folder(folder, make(), {"kind": kind, "key": dict(key)})
+                    seal_folder(folder, _timed(make), {"kind": kind, "key": dict(key)})
         os.utime(folder / MANIFEST)  # last use, for whoever frees space later
+        if self._used is not None:
+            actual_s = monotonic() - started
+            recorded = read_json(folder / COST) or {}
+            self._used(actual_s, recorded.get("seconds", actual_s))
         return folder
 
     @staticmethod
@@ -58,3 +70,13 @@ class Store:
             )
         except (OSError, KeyError, TypeError, AttributeError):
             return False
+
+
+def _timed(make: Callable[[], Writers]) -> Writers:
+    """The writers of `make`, and one more that notes how long all that took."""
+    started = monotonic()
+
+    def write(path: Path) -> None:
+        path.write_text(json.dumps({"seconds": monotonic() - started}))
+
+    return {**make(), COST: write}

@@ -67,7 +67,9 @@ class CommandParams(Params):
         "the spec.",
     )
     workdir: str = Field(".", description="Folder it is started in. Relative to the spec.")
-    metric: str = Field("", description="The metric that summaries show first, as in test/top1.")
+    metric: str | None = Field(
+        None, description="The metric that summaries show first, as in test/top1."
+    )
     grace_s: float = Field(
         20.0, ge=0, description="Seconds from SIGTERM to SIGKILL when it is asked to leave."
     )
@@ -110,7 +112,7 @@ class Command(Job[CommandParams]):
 
     def primary_metric(self, params: CommandParams) -> str:
         """As the spec says."""
-        return params.metric
+        return params.metric or ""
 
     def run(self, params: CommandParams, context: Context) -> Completed:
         """Start the program, record what it prints, keep what it leaves."""

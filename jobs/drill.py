@@ -57,6 +57,7 @@ class Drill(Job[DrillParams]):
     """The rehearsal."""
 
     Params = DrillParams
+    preload = ("jobs.drill",)  # next to nothing, but its workers are forked like those of others
 
     def identity(self, params: DrillParams) -> Mapping[str, Any]:
         """All parameters; how to fail only where a failure is asked for, never who computes."""

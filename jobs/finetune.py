@@ -40,6 +40,14 @@ class Finetune(Job[FinetuneParams]):
 
     Params = FinetuneParams
     version = 1
+    preload = (
+        "jobs.data.prepare",
+        "jobs.measure.conclude",
+        "jobs.models.build",
+        "jobs.models.kept",
+        "jobs.train.loop",
+        "torchvision.models",
+    )
 
     def resolve(self, params: FinetuneParams, base: Path) -> FinetuneParams:
         """Number the layers, make paths absolute and defaults explicit; refuse what cannot work."""
@@ -51,7 +59,8 @@ class Finetune(Job[FinetuneParams]):
                 f"layers '{params.layers}' freeze everything, so there is nothing to train",
                 fix="Re-initialise the classifier: R(last)",
             )
-        weights = sources.resolve(model.name, model.weights, base)
+        from_scratch = set(chosen) == {Treatment.R}  # nothing is kept of any weights
+        weights = "none" if from_scratch else sources.resolve(model.name, model.weights, base)
         target = targets.resolve(params.target, base)
         records.check_size(model.name, target.crop_size or target.decode_size)
         return params.model_copy(
@@ -101,9 +110,10 @@ class Finetune(Job[FinetuneParams]):
         from jobs.data.prepare import prepared
         from jobs.measure.conclude import conclude
         from jobs.models.build import build
-        from jobs.models.weights import load
+        from jobs.models.kept import starting_weights
         from jobs.train import numerics
         from jobs.train.loop import Training
+        from jobs.train.lr_find import find_lr_if_asked
         from jobs.train.memory import keep_freed_memory
         from jobs.train.policies import apply_policies
         from jobs.train.reestimate import reestimate_if_asked
@@ -125,11 +135,12 @@ class Finetune(Job[FinetuneParams]):
             checkpoint,
             FILES,
         )
+        chosen, class_names = _treatments(params), data.listing.class_names
         network = build(
             params.model.name,
-            data.listing.class_names,
-            _treatments(params),
-            load(params.model.name, params.model.weights, allow_downloads=context.allow_downloads),
+            class_names,
+            chosen,
+            starting_weights(params.model, class_names, chosen, preprocessing, context),
             init_seed=context.seeds["init"],
             dropout_seed=context.seeds["dropout"],
         )
@@ -140,6 +151,8 @@ class Finetune(Job[FinetuneParams]):
         reestimate_if_asked(training, state, checkpoint)
         if checkpoint is not None and checkpoint.step > 0:
             state.restore(checkpoint)
+        else:
+            find_lr_if_asked(training, state)
         training.run(state)
         return conclude(training, state, params.layers, data.metrics)
 

@@ -19,11 +19,12 @@ import json
 import re
 from collections.abc import Sequence
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 
 from ftd.errors import InputError, UnknownName, closest
-from jobs.timm_names import described, is_timm
+from jobs.timm_names import PREFIX, described, is_timm, timm_models
 
 TABLE = Path(__file__).parent / "models" / "layers.json"
 
@@ -54,9 +55,11 @@ def packed(names: Sequence[str]) -> str:
     while index < len(names):
         stem, number = _NUMBERED_NAME.match(names[index]).groups()  # type: ignore[union-attr]
         length = 1
-        while number and names[index + length : index + length + 1] == [
-            f"{stem}{int(number) + length}"
-        ]:
+        while (
+            number
+            and index + length < len(names)
+            and names[index + length] == f"{stem}{int(number) + length}"
+        ):
             length += 1
         last = f"-{int(number) + length - 1}" if length > 1 else ""
         texts.append(names[index] + last)
@@ -79,6 +82,17 @@ def unpacked(text: str) -> tuple[str, ...]:
 def model_names() -> tuple[str, ...]:
     """The names of all built-in networks, sorted."""
     return tuple(sorted(_table()))
+
+
+def names_like(pattern: str) -> tuple[str, ...]:
+    """The names that hold the text `pattern` or, where it has wildcards, fit it; sorted.
+
+    timm's for one that begins with ``timm/`` (UnknownName when timm is not installed).
+    """
+    names = timm_models() if is_timm(pattern) else model_names()
+    if not set("*?[") & set(pattern):
+        return tuple(name for name in names if pattern.removeprefix(PREFIX) in name)
+    return tuple(name for name in names if fnmatchcase(name, pattern))
 
 
 def numbered(model: str) -> tuple[str, ...]:

@@ -41,8 +41,10 @@ def row_in(line: str) -> Row | None:
     if not isinstance(said, dict) or "metric" not in said:
         return None
     name, value, step = said["metric"], said.get("value"), said.get("step")
-    if type(value) not in (int, float) or type(step) is not int or not isinstance(name, str):
-        raise ValueError("value has to be a number and step a whole one")
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError("value has to be a number")
+    if type(step) is not int or not isinstance(name, str):
+        raise ValueError("metric has to be a name and step a whole number")
     return _row(name, float(value), step)
 
 

@@ -24,7 +24,8 @@ MAX_LINE_BYTES = 1 << 16  # a longer one is told in parts
 class Program:
     """A program that runs; `told` is called with every line of its standard output.
 
-    Its output goes on to ours, which is the run's log; its standard error is ours.
+    Its output goes on to ours, which is the run's log, in whole lines as far as it prints them
+    without a pause; its standard error is ours.
     """
 
     def __init__(
@@ -35,7 +36,8 @@ class Program:
         told: Callable[[str], None],
     ) -> None:
         self._told = told
-        self._pending = b""
+        self._pending = b""  # of a line that has not ended
+        self._num_logged = 0  # bytes of it
         try:
             self._process = subprocess.Popen(
                 command,
@@ -60,6 +62,8 @@ class Program:
         A negative status is the signal that ended it.
         """
         open_still = self._read(LOOK_EVERY_S)
+        if not open_still:
+            self._log(self._pending)
         ended = os.waitid(
             os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG
         )  # not reaped yet: so its group's number is still its own
@@ -99,16 +103,27 @@ class Program:
         if not select.select([self._output], [], [], wait_s)[0]:
             return False
         data = os.read(self._output, MAX_LINE_BYTES)
-        sys.stdout.buffer.write(data)
-        sys.stdout.flush()
-        *lines, self._pending = (self._pending + data).split(b"\n")
+        *lines, last = (self._pending + data).split(b"\n")
         for line in lines:
-            self._told(line.decode(errors="replace"))
+            self._take(line, line + b"\n")
+        self._pending = last
         if len(self._pending) > MAX_LINE_BYTES:
             self._end_line()
         return bool(data)
 
     def _end_line(self) -> None:
         if self._pending:
-            self._told(self._pending.decode(errors="replace"))
+            self._take(self._pending, self._pending)
             self._pending = b""
+
+    def _take(self, line: bytes, logged: bytes) -> None:
+        self._log(logged)
+        self._num_logged = 0
+        self._told(line.decode(errors="replace"))
+
+    def _log(self, line: bytes) -> None:
+        """What of a line is not in the log yet."""
+        if line[self._num_logged :]:
+            sys.stdout.buffer.write(line[self._num_logged :])
+            sys.stdout.flush()
+            self._num_logged = len(line)

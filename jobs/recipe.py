@@ -16,7 +16,8 @@ from jobs.params.train import TrainParams
 
 
 def resolve(train: TrainParams, target: TargetParams, names: Sequence[str]) -> TrainParams:
-    """`train` with what it selects by made explicit, for layers called `names`.
+    """`train` with what it selects by, and lr where it is searched for, made explicit; for layers
+    called `names`.
 
     Raises InputError for what cannot work on the resolved `target` and these layers.
     """
@@ -30,9 +31,21 @@ def resolve(train: TrainParams, target: TargetParams, names: Sequence[str]) -> T
                     f"train.{wanted} needs validation images, and the target asks for none",
                     fix="Use keep: last, or set target.val_per_class",
                 )
+    if target.multi_label:
+        for wanted, is_wanted in (
+            ("class_weights", train.class_weights is not None),
+            ("sampling: balanced", train.sampling == "balanced"),
+        ):
+            if is_wanted:
+                raise InputError(
+                    f"train.{wanted} is for one label per image, the target has several",
+                    fix="Leave it out",
+                )
     layer_factors(train.lr_factors, train.layer_decay, names)
     select = train.select or targets.default_selection(target)
-    return train.model_copy(update={"select": select})
+    # what is found is multiplied with lr
+    lr = train.lr if train.lr_find is None else 1.0
+    return train.model_copy(update={"select": select, "lr": lr})
 
 
 def identity(
@@ -71,6 +84,7 @@ _OFF = (
     "clip_norm",
     "label_smoothing",
     "class_weights",
+    "lr_find",
     "sampling",
     "augment",
     "micro_batch_size",

@@ -87,9 +87,7 @@ def record(model: str) -> Record:
         row["package"],
         row["hub"],
         row["url"],
-        Preprocessing(
-            (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]), row["interpolation"]
-        ),
+        Preprocessing((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]), row["interpolation"]),
         row["resize"],
         row["crop"],
         row["least"],

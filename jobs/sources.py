@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from ftd.errors import WeightsError
 from ftd.files import sha256_of
@@ -42,7 +42,29 @@ class WeightsFile(Params):
     )
 
 
-Weights = Literal["imagenet", "none"] | WeightsFile
+class WeightsRun(Params):
+    """The weights that a run of this home kept."""
+
+    run: str = Field(
+        pattern=r"^r[1-9][0-9]{0,17}$",
+        description="Run of the same network (r12) whose kept weights to start from; one that is "
+        "not done yet is waited for. A classifier of the same classes can be kept too: FT(1-).",
+    )
+
+
+def _form(value: object) -> str:
+    """Which of the forms below somebody means, so that only its errors are told."""
+    if isinstance(value, WeightsRun) or (isinstance(value, Mapping) and "run" in value):
+        return "a run"
+    return "a file" if isinstance(value, WeightsFile | Mapping) else "a word"
+
+
+Weights = Annotated[
+    Annotated[Literal["imagenet", "none"], Tag("a word")]
+    | Annotated[WeightsFile, Tag("a file")]
+    | Annotated[WeightsRun, Tag("a run")],
+    Discriminator(_form),
+]
 
 
 def resolve(model: str, weights: Weights, base: Path) -> Weights:
@@ -51,6 +73,8 @@ def resolve(model: str, weights: Weights, base: Path) -> Weights:
     Raises UnknownName for the network and WeightsError when there are no such weights.
     """
     known = record(model)
+    if isinstance(weights, WeightsRun):
+        return weights
     if not isinstance(weights, WeightsFile):
         if weights == "imagenet" and not known.exists:
             raise WeightsError(
@@ -75,7 +99,7 @@ def resolve(model: str, weights: Weights, base: Path) -> Weights:
 
 
 def check_digest(path: Path, wanted: str | None) -> None:
-    """Raises WeightsError when a file's SHA-256 does not begin with `wanted` (None: any will do)."""
+    """Raises WeightsError when a file's SHA-256 does not begin with `wanted` (None: any may)."""
     if wanted is None:
         return
     found = sha256_of(path)
@@ -96,12 +120,16 @@ def inputs(model: str, weights: Weights) -> dict[str, Input]:
     found = {"timm": Input("package", "timm")} if is_timm(model) else {}
     if isinstance(weights, WeightsFile):
         return {**found, "weights": Input("file", weights.file)}
+    if isinstance(weights, WeightsRun):
+        return {**found, "weights": Input("run", weights.run)}
     package = record(model).package if weights == "imagenet" else None
     return {**found, "weights": Input("package", package)} if package else found
 
 
 def identity(model: str, weights: Weights) -> Mapping[str, Any]:
     """What determines the loaded tensors, as JSON values, besides the content of :func:`inputs`."""
+    if isinstance(weights, WeightsRun):
+        return {}
     if isinstance(weights, WeightsFile):
         return {"key_map": dict(weights.key_map)}
     known = record(model)

@@ -19,6 +19,26 @@ from jobs.params.target import TargetParams, is_torchvision
 
 PACKAGES = {"elpv": "elpv-dataset", "digits": "scikit-learn"}
 WITHOUT_TEST = ("torchvision/Caltech101", "torchvision/EuroSAT")
+# Where torchvision keeps a dataset below the root; what is beside it does not matter.
+TORCHVISION_FOLDERS = {
+    "CIFAR10": "cifar-10-batches-py",
+    "CIFAR100": "cifar-100-python",
+    "Caltech101": "caltech101",
+    "DTD": "dtd",
+    "EuroSAT": "eurosat",
+    "FGVCAircraft": "fgvc-aircraft-2013b",
+    "FashionMNIST": "FashionMNIST",
+    "Flowers102": "flowers-102",
+    "Food101": "food-101",
+    "GTSRB": "gtsrb",
+    "KMNIST": "KMNIST",
+    "MNIST": "MNIST",
+    "OxfordIIITPet": "oxford-iiit-pet",
+    "STL10": "stl10_binary",
+    "SVHN": "",
+    "StanfordCars": "stanford_cars",
+    "USPS": "",
+}
 HF_SPLITS = "dataset_dict.json"
 
 
@@ -55,7 +75,8 @@ def inputs(target: TargetParams) -> dict[str, Input]:
     """What the resolved `target` reads from outside; ``target`` are the images."""
     found = {}
     if target.folder is not None:
-        found["target"] = Input("folder", target.folder)
+        inner = TORCHVISION_FOLDERS.get(target.dataset.partition("/")[2], "")
+        found["target"] = Input("folder", str(Path(target.folder) / inner))
     else:
         found["target"] = Input("package", PACKAGES[target.dataset])
     if target.file is not None:

@@ -51,6 +51,7 @@ class FolderContext:
     shown: list[dict[str, Any]] = field(default_factory=list)
     places: list[int] = field(default_factory=list)  # the step of every checkpoint call
     resumed_from: int = 0  # the step of the checkpoint that the job was given
+    runs: Mapping[str, Path] = field(default_factory=dict)  # folders of other runs' artifacts
     shared: Path | None = None  # where the store is, if not below root
 
     @property
@@ -80,6 +81,10 @@ class FolderContext:
             number = len(list(self.root.glob("checkpoint-*")))
             seal_folder(self.root / f"checkpoint-{number:04d}", files(), {"step": step})
             raise Stopped("asked")
+
+    def kept(self, run: str, name: str) -> Path:
+        """As another run left it."""
+        return self.runs[run] / name
 
     def metric(self, name: str, value: float, step: int) -> None:
         """Rows are keyed by name and step; repeating one must give the same value."""

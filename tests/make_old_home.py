@@ -26,6 +26,7 @@ job: drill
 steps: 30
 step_s: 0.02
 factors: {score: [0.2]}
+tune: {over: {noise: [0.05]}, select: val/score}
 replicates: 2
 seed: 4
 """

@@ -121,7 +121,7 @@ def test_nobody_computes_while_nobody_watches(followed: Followed, watched: bool)
     (run,) = (row for row in reads.runs(followed.ledger) if row.id == 1)
     (attempt,) = details.run_details(followed.ledger, 1)["attempts"]
     assert attempt["outcome"] == Outcome.LOST
-    assert (run.cost_s == pytest.approx(60)) is not watched
+    assert (run.cost_actual_s == pytest.approx(60)) is not watched
 
 
 @pytest.mark.parametrize("trouble", ["events", "directory"])

@@ -118,6 +118,14 @@ def test_colours_change_as_torchvisions(which: str, value: float) -> None:
     assert adjusted(image, which, value).tobytes() == adjust(image, value).tobytes()
 
 
+@pytest.mark.parametrize("which", PROPERTIES)
+def test_each_colour_alone_changes_a_picture(which: str) -> None:
+    """A strength of one property gives every sample other colours, each its own."""
+    found = looked_at(augmentation(colour={which: 0.4}).views(0, DIGESTS[:8]))
+    assert len(set(found)) > 6
+    assert found != looked_at(augmentation().views(0, DIGESTS[:8]))
+
+
 def test_colour_factors_fill_their_ranges() -> None:
     """A strength of x gives factors of 1 - x to 1 + x (never below 0), the hue -x to x."""
     views = augmentation(colour={"brightness": 1.5, "contrast": 0.2, "hue": 0.1}).views(0, DIGESTS)

@@ -439,6 +439,10 @@ def test_layers(capsys: Capture) -> None:
     assert "alexnet" in parsed(capsys, "layers")
     assert "conv5" in printed(capsys, "layers", "alexnet")
     assert "alexnet" in refused(capsys, "layers", "alexnett")
+    assert parsed(capsys, "layers", "--list", "vgg1?") == ["vgg11", "vgg13", "vgg16", "vgg19"]
+    assert parsed(capsys, "layers", "--list", "lite") == ["efficientnet_lite0"]
+    assert "no network's name fits 'lite?'" in refused(capsys, "layers", "--list", "lite?")
+    assert "Give one of them" in refused(capsys, "layers", "alexnet", "--list", "vgg")
 
 
 def test_schema(capsys: Capture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,16 +21,18 @@ from jobs.metric_lines import Row, row_in
 from tests.homes import LiveHome, outcome_of, serving
 
 # Trains: counts to `--steps`, saves every second step and when asked to leave, goes on from there.
+# At the steps `--waits` it waits to be interrupted, unless it resumes there.
 TRAIN = """
 import argparse, json, os, pathlib, signal, sys, time
 parser = argparse.ArgumentParser()
-for name in ("steps", "lr", "seed", "pause", "out", "checkpoints"):
+for name in ("steps", "lr", "seed", "waits", "out", "checkpoints"):
     parser.add_argument("--" + name)
 args = parser.parse_args()
 leaving = []
 signal.signal(signal.SIGTERM, lambda *_: leaving.append(1))
 saved = pathlib.Path(args.checkpoints, "state.json")
-step, total = json.loads(saved.read_text()) if saved.exists() else (0, 0.0)
+began, total = json.loads(saved.read_text()) if saved.exists() else (0, 0.0)
+step = began
 
 def save():
     aside = saved.with_suffix(".tmp")
@@ -39,13 +42,16 @@ def save():
 print("pid", os.getpid(), flush=True)
 print("resumed from", step, file=sys.stderr)
 while step < int(args.steps):
-    time.sleep(float(args.pause))
     step, total = step + 1, total + float(args.lr) * (int(args.seed) % 1000 + step)
     print("ftd-metric", "val/total", total, step)
     if step % 2 == 0:
         save()
+    while str(step) in args.waits.split() and step > began and not leaving:
+        time.sleep(0.01)
     if leaving:
+        time.sleep(0.3)
         save()
+        print("left at", step)
         sys.exit(0)
 print(json.dumps({"metric": "test/total", "value": total, "step": step}))
 out = pathlib.Path(args.out, "weights")
@@ -53,18 +59,18 @@ out.mkdir(exist_ok=True)
 (out / "final.json").write_text(json.dumps(total))
 """
 ARGS = (
-    '["--steps", "{param.steps}", "--lr", "{param.lr}", "--seed", "{seed}", "--pause", '
-    '"{param.pause}", "--out", "{artifact_dir}", "--checkpoints", "{checkpoint_dir}"]'
+    '["--steps", "{param.steps}", "--lr", "{param.lr}", "--seed", "{seed}", "--waits", '
+    '"{param.waits}", "--out", "{artifact_dir}", "--checkpoints", "{checkpoint_dir}"]'
 )
 
 
-def spec(folder: Path, *, steps: int = 6, pause: float = 0, more: str = "") -> str:
+def spec(folder: Path, *, steps: int = 6, waits: str = "none", more: str = "") -> str:
     """A spec that executes TRAIN."""
     script = folder / "train.py"
     script.write_text(TRAIN)
     return (
         f"experiment: legacy\njob: command\nscript: {script}\nargs: {ARGS}\nmetric: test/total\n"
-        f"param: {{steps: {steps}, lr: 0.5, pause: {pause}}}\n{more}"
+        f"param: {{steps: {steps}, lr: 0.5, waits: {waits}}}\n{more}"
     )
 
 
@@ -76,6 +82,11 @@ def program(text: str, more: str = "") -> str:
 def log_of(home: LiveHome, run: str, attempt: int = 1) -> str:
     """What an attempt printed."""
     return (home.root / f"runs/{run}/attempts/{attempt}/log.txt").read_text()
+
+
+def pids_in(log: str) -> list[int]:
+    """The processes that a program said it is: whole lines only."""
+    return [int(pid) for line in re.findall(r"^pids? (.+)\n", log, re.M) for pid in line.split()]
 
 
 def test_a_script_is_a_run(tmp_path: Path) -> None:
@@ -99,6 +110,45 @@ def test_a_script_is_a_run(tmp_path: Path) -> None:
     assert "param.lr" in json.dumps(summary)
 
 
+def test_a_program_is_told_everything(tmp_path: Path) -> None:
+    """What placeholders and variables say is so, wherever they stand; nothing else leaks in."""
+    script = tmp_path / "tell.py"
+    script.write_text(
+        "import json, os, sys\n"
+        "print('told', json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]))\n"
+        "print('ftd-metric val/x 1 1')\nprint('ftd-metric val/y 2 1')\n"
+    )
+    (tmp_path / "here").mkdir()
+    told = {
+        "experiment": "told",
+        "job": "command",
+        "script": str(script),
+        "args": ["{device}", "{threads}", "{seed}", "{seed.order}", "{param.flag}", "{{seed}}"],
+        "param": {"flag": True, "name": "me"},
+        "env": {"WHO": "{param.name}: {artifact_dir}"},
+        "workdir": str(tmp_path / "here"),
+        "metric": "val/y",
+        "threads": 2,
+    }
+    home = LiveHome(tmp_path / "home")
+    home.enqueue(json.dumps(told))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOMEBODYS_TOKEN", "secret")
+        assert home.finish() == 0, home.log()
+    (line,) = re.findall(r"^told (.*)$", log_of(home, "r1"), re.M)
+    arguments, folder, variables = json.loads(line)
+    seeds = home.json("show", "r1")["provenance"]["seeds"]
+    init, order = (str(seeds[name] % (1 << 31)) for name in ("init", "order"))
+    assert arguments == ["cpu", "2", init, order, "true", "{seed}"]
+    assert folder == str(tmp_path / "here")
+    artifacts = variables["FTD_ARTIFACT_DIR"]
+    assert variables["WHO"] == f"me: {artifacts}" and str(home.root) in artifacts
+    assert (variables["FTD_SEED"], variables["FTD_DEVICE"]) == (init, "cpu")
+    assert variables["OMP_NUM_THREADS"] == "2" and variables["CUDA_VISIBLE_DEVICES"] == ""
+    assert "SOMEBODYS_TOKEN" not in variables
+    assert home.json("summary", "told")["metric"] == "val/y"
+
+
 def facts(found: Mapping[str, Any]) -> Mapping[str, Any]:
     """An outcome, metric rows in the order of their steps."""
     return {run: (*rest, sorted(rows)) for run, (*rest, rows) in found.items()}
@@ -110,22 +160,21 @@ def test_a_stopped_script_goes_on_from_its_own_checkpoint(tmp_path: Path) -> Non
     What an attempt left is never written to by a later one, and no program outlives its worker.
     """
     alone = LiveHome(tmp_path / "alone")
-    alone.enqueue(spec(tmp_path, steps=30, pause=0.05))
+    alone.enqueue(spec(tmp_path, steps=30))
     assert alone.finish() == 0
     home = LiveHome(tmp_path / "home")
-    home.enqueue(spec(tmp_path, steps=30, pause=0.05))
+    home.enqueue(spec(tmp_path, steps=30, waits="11 20"))
     with serving(home):
-        home.until_step(5)
+        home.until_step(11)
         home.ftd("hold", "r1")
         home.until_states("held")
         first = home.root / "runs/r1/attempts/1/workspace/checkpoint_dir/state.json"
         left = first.read_text()
-        assert json.loads(left)[0] >= 5  # saved when it was asked to leave
+        assert json.loads(left)[0] == 11 and "left at 11\n" in log_of(home, "r1")  # it had time to
         home.ftd("release", "r1")
-        second = home.root / "runs/r1/attempts/2"
-        home.until(lambda: second.exists() and "pid" in log_of(home, "r1", 2), "the second attempt")
-        pid = int(log_of(home, "r1", 2).split("pid ")[1].split()[0])
-        home.until(lambda: len((second / "events.jsonl").read_bytes().splitlines()) > 6, "steps")
+        second = home.root / "runs/r1/attempts/2/log.txt"
+        home.until(lambda: second.exists() and " 20\n" in second.read_text(), "step 20 once more")
+        (pid,) = pids_in(second.read_text())
         home.kill_workers()
         home.until(lambda: identity_of(pid) is None, "the program is gone")
         home.until(lambda: (home.root / "runs/r1/attempts/3/log.txt").exists(), "attempt 3")
@@ -133,7 +182,8 @@ def test_a_stopped_script_goes_on_from_its_own_checkpoint(tmp_path: Path) -> Non
         home.until_states("done")
     assert facts(outcome_of(home)) == facts(outcome_of(alone))
     assert home.json("show", "r1")["flags"] == ["own_resume"]
-    assert "resumed from 0" not in log_of(home, "r1", 2)
+    assert "resumed from 11\n" in log_of(home, "r1", 2)
+    assert "resumed from 20\n" in log_of(home, "r1", 3)
 
 
 def test_an_exit_status_is_an_outcome(tmp_path: Path) -> None:
@@ -152,15 +202,15 @@ def test_an_exit_status_is_an_outcome(tmp_path: Path) -> None:
 
 def test_a_time_limit_ends_a_program_that_does_not_listen(tmp_path: Path) -> None:
     """SIGTERM to its whole group, grace, SIGKILL: nothing of it is left."""
-    home = LiveHome(tmp_path / "home")
+    home = LiveHome(tmp_path / "home", grace_s=10)
     deaf = "trap '' TERM; sleep 1000 & echo pids $$ $!; while true; do sleep 0.1; done"
     home.enqueue(program(deaf, "limits: {time_s: 1}\ngrace_s: 0.2\n"))
     assert home.finish() == 1
     run = home.runs()[0]
     assert run["state"] == "failed"
     assert home.json("show", "r1")["attempts"][0]["outcome"] == "timed_out"
-    pids = log_of(home, "r1").split("pids ")[1].split()
-    assert [identity_of(int(pid)) for pid in pids] == [None, None]
+    assert "stopped: time_limit" in log_of(home, "r1")  # before the daemon lost its patience
+    assert [identity_of(pid) for pid in pids_in(log_of(home, "r1"))] == [None, None]
 
 
 def test_what_a_program_leaves_running_ends_with_it(tmp_path: Path) -> None:
@@ -168,7 +218,7 @@ def test_what_a_program_leaves_running_ends_with_it(tmp_path: Path) -> None:
     home = LiveHome(tmp_path / "home")
     home.enqueue(program("sleep 1000 & echo pid $!; echo ftd-metric test/x 1 1"))
     assert home.finish() == 0
-    assert identity_of(int(log_of(home, "r1").split("pid ")[1].split()[0])) is None
+    assert [identity_of(pid) for pid in pids_in(log_of(home, "r1"))] == [None]
 
 
 def test_odd_metric_lines_do_not_fail_a_run(tmp_path: Path) -> None:

@@ -84,7 +84,9 @@ def test_the_draw_depends_on_the_seed_and_on_names() -> None:
 def test_several_labels_are_merged_by_or() -> None:
     """An image that has one of the merged labels has the new one; dropped columns go."""
     several = replace(
-        pets(), labels=np.array([[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 0, 1]]), ids=tuple("abc")
+        pets(),
+        labels=np.array([[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 0, 1]]),
+        ids=tuple("abc"),
     )
     wanted = ClassesParams(merge={"dog": ["pug", "poodle"]}, drop=["carp"])
     listing, members = with_classes(several, wanted, 1)

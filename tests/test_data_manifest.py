@@ -81,7 +81,7 @@ def test_images_are_beside_the_manifest_or_in_the_folder_named(tmp_path: Path) -
         ("path,label\na,b\nc\n", r"m\.csv:3: 1 cells, the header has 2"),
         ("path,label\n,b\n", r"m\.csv:2: column path: the cell is empty"),
         ("path,label\na,\n", r"m\.csv:2: column label: there is no label"),
-        ("path,label\na,x;y\n", r"m\.csv:2: column label: several labels .* multi_label: true"),
+        ("path,label\na,x;y\n", r"m\.csv:2: column label: several labels .*multi_label: true"),
         ("path,label\na,x\n\n\n../b,y\n", r"m\.csv:5: column path: .* not inside"),
         ("path,label\n/etc/passwd,x\n", r"m\.csv:2: column path: .* not inside"),
         ("path,label\na,x\nb,y\na,x\n", r"m\.csv:4: column path: a stands also in line 2"),

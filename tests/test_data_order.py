@@ -15,7 +15,7 @@ from jobs.data.augment import Augmentation, central
 from jobs.data.images import sample_digests
 from jobs.data.keyed import Bits, keyed_bits, keyed_order, splitmix64
 from jobs.data.listing import Listing
-from jobs.data.order import Order
+from jobs.data.order import BalancedOrder, Order
 from jobs.data.subset import subset
 from jobs.params.target import TargetParams
 
@@ -100,6 +100,68 @@ def test_epochs_and_seeds_differ() -> None:
     digests = splitmix64(np.arange(50, dtype=np.uint64))
     orders = [Order(digests, 7, seed).epoch(epoch).tolist() for seed in (1, 2) for epoch in (0, 1)]
     assert len({tuple(order) for order in orders}) == 4
+
+
+# --- balanced sampling ------------------------------------------------------------------------
+
+labels_of_some = st.lists(st.integers(0, 3), min_size=2, max_size=50)
+
+
+def balanced(labels: list[int], batch_size: int = 7, seed: int = 5) -> BalancedOrder:
+    """Samples of these classes."""
+    digests = keyed_bits(np.arange(len(labels), dtype=np.uint64), "samples")
+    return BalancedOrder(digests, batch_size, seed, labels=np.array(labels))
+
+
+@given(labels_of_some, st.integers(1, 6))
+def test_classes_come_equally_often(labels: list[int], num_epochs: int) -> None:
+    """An epoch has as many draws as samples; over any number of epochs classes differ by one."""
+    order = balanced(labels)
+    epochs = [order.epoch(number) for number in range(num_epochs)]
+    assert {len(epoch) for epoch in epochs} == {len(labels)}
+    drawn = np.concatenate(epochs)
+    per_class = np.bincount(np.array(labels)[drawn])[np.unique(labels)]
+    assert per_class.max() - per_class.min() <= 1
+    per_sample = np.bincount(drawn, minlength=len(labels))
+    for label in set(labels):
+        of_class = per_sample[np.array(labels) == label]
+        assert of_class.max() - of_class.min() <= 1
+
+
+@given(labels_of_some, st.integers(1, 9), st.integers(0, 40))
+def test_any_balanced_step_can_be_asked_for(labels: list[int], size: int, step: int) -> None:
+    """Batch and keys of a step are the same whether or not others were asked for before."""
+    walked, fresh = balanced(labels, size), balanced(labels, size)
+    for before in range(step + 3):
+        walked.batch(before)
+    assert walked.batch(step).tolist() == fresh.batch(step).tolist()
+    digests = fresh.digests[fresh.batch(step)]
+    assert walked.keys(step, digests).tolist() == fresh.keys(step, digests).tolist()
+    whole = balanced(labels, len(labels)).epoch(fresh.epoch_of(step))
+    assert whole[fresh.batch_of(step)].tolist() == fresh.batch(step).tolist()
+
+
+@given(labels_of_some)
+def test_repeats_in_an_epoch_are_told_apart(labels: list[int]) -> None:
+    """Keys of an epoch's draws all differ, and a sample's first one is its digest."""
+    order = balanced(labels, batch_size=100)
+    drawn = order.batch(1)
+    keys = order.keys(1, order.digests[drawn])
+    assert len(set(keys.tolist())) == len(labels)
+    for sample in set(drawn.tolist()):
+        assert order.digests[sample] in keys[drawn == sample]
+
+
+def test_balanced_epochs_and_seeds_differ() -> None:
+    """Another epoch or another seed gives another order, mixed over the classes."""
+    labels = [0] * 30 + [1] * 10
+    orders = [balanced(labels, seed=seed).epoch(epoch) for seed in (1, 2) for epoch in (0, 1)]
+    assert len({tuple(order.tolist()) for order in orders}) == 4
+    changes = np.diff(np.array(labels)[orders[0]]) != 0
+    assert changes.sum() > 8
+
+
+# --- subsets ----------------------------------------------------------------------------------
 
 
 @given(st.lists(st.integers(0, 3), min_size=8, max_size=60), seeds, st.data())

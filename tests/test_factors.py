@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ftd.plan import Plan, make_plan
@@ -68,13 +68,16 @@ def designs(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
     factors: dict[str, dict[str, Any]] = {}
     for index in range(draw(st.integers(1, 4))):
         above = list(factors)
-        conditions = draw(st.lists(st.sampled_from(above), unique=True, max_size=2)) if above else []
         when = {}
-        for name in conditions:
+        conditions = st.lists(
+            st.sampled_from(above or [""]), unique=True, max_size=2 if above else 0
+        )
+        for name in draw(conditions):
             levels = factors[name]["levels"]
             when[name] = draw(st.lists(st.sampled_from(levels), min_size=1, unique=True))
         number = draw(st.integers(1, 3))
         factors[f"f{index}"] = {"levels": list(range(number)), "when": when}
+    assume({name for cell in brute_force(factors) for name in cell} == set(factors))
     return factors
 
 
@@ -246,7 +249,17 @@ BY = "factors:\n  a: [x, y]\n  b:\n    by: a\n    levels:\n"
             ["s.yaml:5: cells[0].b", "does not exist in this cell"],
         ),
         (
-            "factors: {a: [x, y], b: {levels: [1], when: {a: y}}}\ncells:\n- {a: y, b: 1}\n- {a: y}",
+            "factors: {a: [x, y], b: {levels: [1], when: {a: y}},"
+            " c: {levels: [1], when: {a: x, b: 1}}}",
+            ["s.yaml:3: factors.c.when", "c exists in no cell"],
+        ),
+        (
+            "factors: {a: [x, y], b: {levels: [1], when: {a: y}}}\nexclude: [{a: y}]",
+            ["s.yaml:3: factors.b.when", "b exists in no cell"],
+        ),
+        (
+            "factors: {a: [x, y], b: {levels: [1], when: {a: y}}}\n"
+            "cells:\n- {a: y, b: 1}\n- {a: y}",
             ["s.yaml:6: cells[1]", "which level of b"],
         ),
     ],

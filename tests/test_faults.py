@@ -90,6 +90,23 @@ def test_a_death_while_resuming(
     assert resumed == [None, 6 if point == "restore.told" else None, 6]
 
 
+@pytest.mark.parametrize("point", faults.FORKING)
+def test_a_death_while_forking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twin: object, point: str
+) -> None:
+    """The parent of workers dies before or after it forked one: one worker begins, and only one."""
+    home = LiveHome(tmp_path / "home", every_steps=3, slots=1)
+    home.enqueue(SPEC.replace("points", "before").replace("seed: 2", "seed: 3"))
+    home.enqueue(SPEC)
+    _armed(monkeypatch, tmp_path / "mark", point)
+    _finish(home)
+    assert (tmp_path / "mark").exists()
+    found = outcome_of(home)
+    assert [found["r3"], found["r4"]] == list(dict(twin).values())  # type: ignore[call-overload]
+    assert [run["state"] for run in home.runs()] == ["done"] * 4
+    assert not home.workers()
+
+
 @pytest.mark.parametrize("point", faults.ADOPTION)
 def test_a_death_while_adopting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twin: object, point: str

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from ftd.environment import library_versions
 from ftd.ledger.db import SCHEMA_VERSION
+from ftd.plan import make_plan
+from ftd.spec import parse
 from tests.homes import LiveHome
 from tests.make_old_home import EXPECTED, FOLDER, LEDGER
 
@@ -65,8 +68,40 @@ def test_a_home_of_old_opens_and_goes_on(old: Path, tmp_path: Path) -> None:
     assert first["outcome"] == "lost"
     assert second["outcome"] == "completed"
     assert second["resumed_from_step"] == first["checkpoint_step"] > 0
+    (cell,) = home.json("summary", "old")["cells"]
+    assert (cell["measured"], cell["runs"], cell["absent"]) == (2, ["r1", "r2"], {})
     assert "done" in home.ftd("status").stdout
     assert home.ftd("fsck").returncode == 0
+
+
+@pytest.mark.parametrize("old", OLD, ids=lambda old: old.name)
+def test_what_an_old_home_says_of_its_design(old: Path, tmp_path: Path) -> None:
+    """Schema 1 knew plain factors only; since 2, what is tuned and every candidate is kept."""
+    home = restored(old, tmp_path / "home")
+    assert home.finish() == 0, home.log()
+    tuned = home.json("summary", "old")["tuned"]
+    if old.name == "schema-1":
+        assert tuned is None
+        return
+    chosen = [one["chosen"] for one in tuned["choices"]]
+    assert [(one["run"], one["tuned"]) for one in chosen] == [
+        ("r1", {"noise": 0.05}),
+        ("r2", {"noise": 0.05}),
+    ]
+
+
+@pytest.mark.parametrize("old", OLD, ids=lambda old: old.name)
+def test_the_question_of_old_is_the_run_of_old(old: Path, tmp_path: Path) -> None:
+    """A run's key stays what it was, while the libraries are those it was planned with."""
+    home = restored(old, tmp_path / "home")
+    connection = sqlite3.connect(home.home.ledger)
+    kept = connection.execute("SELECT key, versions FROM run ORDER BY id").fetchall()
+    (text,) = connection.execute("SELECT spec_text FROM experiment").fetchone()
+    connection.close()
+    if json.loads(kept[0][1]) != library_versions():
+        pytest.skip("planned with other libraries")
+    plan = make_plan(parse(text, "old.yaml"), tmp_path, device_kind="cpu")
+    assert [run.key for run in plan.runs] == [key for key, _ in kept]
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,10 @@ from jobs.layers import (
     check_weights,
     model_names,
     numbered,
+    packed,
     spelled,
     treatments,
+    unpacked,
 )
 
 F, FT, R = Treatment.F, Treatment.FT, Treatment.R
@@ -110,6 +112,18 @@ def test_any_text_is_read_or_refused(text: str, num_layers: int) -> None:
     except InputError:
         return
     assert len(chosen) == num_layers
+
+
+def test_names_of_layers_are_packed() -> None:
+    """A run of numbered names is one word."""
+    names = ("stem", "block1", "block2", "block3", "conv2_1", "fc", "fc6", "fc7", "fc9", "x")
+    assert packed(names) == "stem block1-3 conv2_1 fc fc6-7 fc9 x"
+
+
+@given(st.lists(st.from_regex(r"\A[a-z_]{1,2}[0-9]{0,2}\Z"), max_size=12))
+def test_packed_names_come_out_as_they_were(names: list[str]) -> None:
+    """Nothing is lost, whatever the numbers are."""
+    assert unpacked(packed(names)) == tuple(names)
 
 
 def test_unknown_network_gets_the_closest_name() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
 from ftd.errors import DataError
-from jobs.data.digits import digits_listing
+from jobs.data.keyed import splitmix64
 from jobs.measure import ranking
 from jobs.measure.calibration import (
     NUM_BINS,
@@ -27,7 +28,7 @@ from jobs.measure.calibration import (
 )
 from jobs.measure.details import write_details
 from jobs.measure.digest import state_sha256
-from jobs.measure.predictions import write_predictions
+from jobs.measure.predictions import Predicted, Predictions
 from jobs.measure.scoring import Scoring
 from jobs.train.loss import Objective
 
@@ -95,7 +96,7 @@ def test_auroc_with_ties(drawn: tuple[Logits, Labels]) -> None:
     scores = logits[:, 1].astype(np.float64) - logits[:, 0]
     wanted = oracle.roc_auc_score(labels, scores)
     assert Scoring(2).metrics(logits, labels)["auroc"] == pytest.approx(wanted)
-    assert ranking.auroc(-scores, labels == 0) == pytest.approx(wanted)
+    assert ranking.Ranking.of(-scores, labels == 0).auroc == pytest.approx(wanted)
 
 
 @given(several_labels())
@@ -131,7 +132,7 @@ def test_eleven_points(drawn: tuple[Logits, Labels]) -> None:
     """VOC 2007's measure is the mean of eleven best precisions, ties included."""
     logits, labels = drawn
     scores = logits[:, 0].astype(np.float64)
-    found = ranking.voc07_average_precision(scores, labels == 1)
+    found = ranking.Ranking.of(scores, labels == 1).voc07_average_precision
     assert found == pytest.approx(voc07(scores, labels))
 
 
@@ -267,14 +268,21 @@ def test_the_loss_follows_the_labels() -> None:
     assert several.num_right(logits, (logits <= 0).long()).item() == 0
 
 
+def said(labels: Any, logits: Logits, ids: Sequence[str] = ()) -> Predicted:
+    """Predictions of samples with these labels."""
+    count = len(labels)
+    digests = splitmix64(np.arange(count, dtype=np.uint64))
+    return Predicted(
+        ids or tuple(map(str, range(count))), digests, np.array(labels, np.int64), logits
+    )
+
+
 def test_details_class_by_class(tmp_path: Path) -> None:
     """The JSON has recall, F1, AP, AUROC and confusion of every class, null where undefined."""
-    listing = replace(
-        digits_listing(), class_names=("a", "b", "c"), labels=np.array([0, 0, 1, 1, 0])
-    )
     logits = np.eye(3, dtype=np.float32)[[0, 1, 1, 1, 2]] * 4
     path = tmp_path / "classes.json"
-    write_details(path, Scoring(3), listing, {"test": (np.arange(5), logits), "val": EMPTY})
+    splits = {"test": said([0, 0, 1, 1, 0], logits), "val": said([], logits[:0])}
+    write_details(path, Scoring(3), Predictions(("a", "b", "c"), False, (), splits))
     found = json.loads(path.read_text())
     assert set(found) == {"class_names", "test"}
     test = found["test"]
@@ -285,9 +293,6 @@ def test_details_class_by_class(tmp_path: Path) -> None:
     assert test["auroc"][2] is None and test["average_precision"][2] is None
     wanted = oracle.roc_auc_score([0, 0, 1, 1, 0], np.exp(log_probabilities(logits))[:, 1])
     assert test["auroc"][1] == pytest.approx(wanted)
-
-
-EMPTY = np.empty(0, np.int64), np.empty((0, 3), np.float32)
 
 
 def test_the_digest_sees_every_difference() -> None:
@@ -308,15 +313,13 @@ def test_the_digest_sees_every_difference() -> None:
     assert len({state_sha256(other) for other in [state, *others]}) == 6
 
 
-def test_predictions_can_be_read_back(tmp_path: Path) -> None:
-    """The table has a row per sample with its probabilities, whatever a file is called."""
+def test_the_table_of_predictions(tmp_path: Path) -> None:
+    """A row per sample with its probabilities, whatever a file is called."""
     names = ('with, comma and "quotes"', "broken \udcff byte", "plain")
-    listing = replace(digits_listing(), ids=names, labels=np.array([0, 1, 2]))
     logits = np.eye(10, dtype=np.float32)[:2] * 9
+    splits = {"val": said([2], logits[:1], names[2:]), "test": said([0, 1], logits, names[:2])}
     path = tmp_path / "predictions.csv"
-    write_predictions(
-        path, listing, {"val": (np.array([2]), logits[:1]), "test": (np.array([0, 1]), logits)}
-    )
+    Predictions(tuple("0123456789"), False, (), splits).write_table(path)
     with path.open(newline="", errors="surrogateescape") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["id"] for row in rows] == [names[2], names[0], names[1]]
@@ -326,18 +329,42 @@ def test_predictions_can_be_read_back(tmp_path: Path) -> None:
         ("0", "0"),
         ("1", "1"),
     ]
-    total = sum(float(rows[0][f"p({name})"]) for name in listing.class_names)
+    total = sum(float(rows[0][f"p({name})"]) for name in range(10))
     assert total == pytest.approx(1, abs=1e-4)
 
 
-def test_predictions_of_several_labels(tmp_path: Path) -> None:
+def test_the_table_of_several_labels(tmp_path: Path) -> None:
     """Labels are listed; predicted are those with a probability above one half."""
-    listing = replace(
-        digits_listing(), ids=("x", "y"), class_names=("a", "b"), labels=np.array([[1, 1], [0, 0]])
-    )
     path = tmp_path / "predictions.csv"
     logits = np.array([[2, -2], [0, 1]], np.float32)
-    write_predictions(path, listing, {"test": (np.array([0, 1]), logits)})
+    splits = {"test": said([[1, 1], [0, 0]], logits)}
+    Predictions(("a", "b"), True, (), splits).write_table(path)
     rows = list(csv.DictReader(path.open(newline="")))
     assert [(row["label"], row["predicted"]) for row in rows] == [("a;b", "a"), ("", "b")]
     assert float(rows[0]["p(a)"]) == pytest.approx(1 / (1 + np.exp(-2)), rel=1e-5)
+
+
+@pytest.mark.parametrize("labels", [[0, 1], [[1, 0], [1, 1]]])
+def test_predictions_can_be_read_back(tmp_path: Path, labels: Any) -> None:
+    """Every digit of the logits, names of any kind, empty splits; equal ones are equal files."""
+    logits = np.random.default_rng(1).normal(size=(2, 2)).astype(np.float32)
+    several = isinstance(labels[0], list)
+    splits = {
+        "val": said(np.zeros((0, 2)) if several else [], logits[:0]),
+        "test": said(labels, logits, ("broken \udcff byte", "plain")),
+    }
+    kept = Predictions(("a", "ü"), several, ((0,), (), (1,)), splits)
+    one, other = tmp_path / "one", tmp_path / "other"
+    kept.write(one)
+    found = Predictions.read(one)
+    found.write(other)
+    assert one.read_bytes() == other.read_bytes()
+    assert (found.class_names, found.multi_label, found.terciles) == (
+        kept.class_names, kept.multi_label, kept.terciles
+    )  # fmt: skip
+    assert found.splits["test"].ids == kept.splits["test"].ids and len(found.splits["val"]) == 0
+    for name in ("digests", "labels", "logits"):
+        assert (getattr(found.splits["test"], name) == getattr(splits["test"], name)).all()
+    one.write_bytes(b"something else")
+    with pytest.raises(DataError, match="no predictions"):
+        Predictions.read(one)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,8 +17,9 @@ from jobs.layers import Treatment, model_names
 from jobs.models import table, zoo
 from jobs.models.build import skeleton
 from jobs.models.construct import has_one_axis
-from jobs.models.dropout import KeyedDropout, random_bits
-from jobs.models.network import Network, layer_index
+from jobs.models.dropout import DropoutKeys, KeyedDropout, KeyedDropPath, random_bits
+from jobs.models.exact import check_exact, make_exact
+from jobs.models.network import Layer, Network, layer_index
 from jobs.models.numbering import classifier_of
 from jobs.models.pooling import AdaptiveAvgPool2d
 from tests.networks import digest, imagenet_state, network, scratch_state
@@ -33,9 +36,10 @@ def test_every_tensor_belongs_to_one_layer(model: str) -> None:
     state = module.state_dict()
     big = [name for name, tensor in module.named_parameters() if not has_one_axis(tensor)]
     assert {state[name].device.type for name in big} == {"meta"}
-    owners = {name: layer_index(numbered, name) for name in state}
+    unsaved = {name for name, _ in module.named_buffers()} - set(state)
+    owners = {name: layer_index(numbered, name) for name in (*state, *unsaved)}
     assert set(owners.values()) == set(range(len(numbered)))
-    last = [name for name, owner in owners.items() if owner == len(numbered) - 1]
+    last = [name for name in state if owners[name] == len(numbered) - 1]
     assert {state[name].shape[0] for name in last} == {5}
     assert classifier_of(module, numbered, model)
     there = {*dict(module.named_modules()), *state}
@@ -163,6 +167,59 @@ def test_nothing_random_by_position_or_inexact_is_left(model: str) -> None:
     assert [part for part in parts if isinstance(part, KeyedDropout)]
 
 
+@pytest.mark.parametrize("model", ONE_OF_EACH)
+def test_nothing_draws_by_position_in_training(model: str) -> None:
+    """A training pass at the smallest size draws no random numbers but by image."""
+    module, numbered = skeleton(model, num_classes=5)
+    known = records.record(model)
+    make_exact(module, numbered, DropoutKeys(0))
+    check_exact(model, module, 5, known.crop if known.only else max(known.least, 32))
+
+
+@pytest.mark.parametrize("mode", ["dropout", "stochastic depth", "attention"])
+def test_what_draws_by_position_is_named(mode: str) -> None:
+    """Whatever cannot be keyed by image is refused, with the part of the network that draws."""
+    from torchvision.ops import StochasticDepth
+
+    class Attention(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return functional.scaled_dot_product_attention(images, images, images, dropout_p=0.5)
+
+    part = {
+        "dropout": nn.Dropout2d(0.5),
+        "stochastic depth": StochasticDepth(0.5, "batch"),
+        "attention": Attention(),
+    }[mode]
+    module = nn.Sequential(
+        OrderedDict(stem=nn.Conv2d(3, 3, 1), branch=part, flat=nn.Flatten(), fc=nn.Linear(12, 5))
+    )
+    layers = (Layer("stem", ("stem",)), Layer("classifier", ("branch", "flat", "fc")))
+    make_exact(module, layers, DropoutKeys(0))
+    with pytest.raises(UnknownName, match="draws random numbers in branch"):
+        check_exact("some_network", module, 5, 2)
+
+
+def test_stochastic_depth_drops_by_image() -> None:
+    """In a whole network, the branches of an image are dropped whoever is beside it."""
+    net = network("convnext_tiny")
+    drops = [part for part in net.module.modules() if isinstance(part, KeyedDropPath)]
+    for part in drops:
+        part.rate = 0.5
+    for name, parameter in net.module.named_parameters():
+        if name.endswith("layer_scale"):  # or branches would hardly count at first
+            nn.init.ones_(parameter)
+    net.train()
+    images, keys = torch.randn(3, 3, 32, 32), torch.tensor([11, 22, 33])
+    with torch.no_grad():
+        net.set_keys(5, keys)
+        together = net(images)
+        net.set_keys(5, keys[1:2])
+        torch.testing.assert_close(net(images[1:2]), together[1:2], atol=1e-5, rtol=1e-4)
+        net.set_keys(6, keys)
+        assert not torch.allclose(net(images), together, atol=1e-4)
+    assert len({part.layer for part in drops}) == len(drops) == 17  # the first block's rate is 0
+
+
 # initial weights
 
 
@@ -217,16 +274,19 @@ def test_initial_weights_follow_their_rules() -> None:
     assert not lite["bn0.running_mean"].any()
 
 
-def test_initial_outputs_are_finite_in_every_family() -> None:
+@pytest.mark.parametrize("model", [*ONE_OF_EACH, "resnet50", "efficientnet_lite0"])
+def test_initial_outputs_are_finite(model: str) -> None:
     """A network from scratch gives finite logits that differ between images."""
-    for model in ("alexnet", "vgg11", "vgg11_bn", "resnet18", "resnet50", "efficientnet_lite0"):
-        net = network(model)
-        net.eval()
-        with torch.no_grad():
-            logits = net(torch.randn(2, 3, 64, 64))
-        assert logits.shape == (2, 3)
-        assert logits.isfinite().all()
-        assert not torch.equal(logits[0], logits[1])
+    net = network(model)
+    net.load_state(net.state())
+    net.eval()
+    known = records.record(model)
+    size = known.crop if known.only else max(known.least, 64)
+    with torch.no_grad():
+        logits = net(torch.randn(2, 3, size, size))
+    assert logits.shape == (2, 3)
+    assert logits.isfinite().all()
+    assert not torch.equal(logits[0], logits[1])
 
 
 # treatments
@@ -320,14 +380,25 @@ def test_class_names_must_differ() -> None:
 # Numerics
 
 
-@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
-@pytest.mark.parametrize("model", ["alexnet", "vgg11_bn", "resnet18", "efficientnet_lite0"])
+# A processor takes its time for the large ones; what has no exact gradient is a GPU's matter.
+SMALL = [
+    *("alexnet", "vgg11_bn", "resnet18", "efficientnet_lite0"),
+    *("squeezenet1_1", "shufflenet_v2_x0_5", "mnasnet0_5", "convnext_tiny", "swin_t"),
+]
+EXACT = [("cpu", model) for model in SMALL]
+if torch.cuda.is_available():
+    EXACT += [("cuda", model) for model in (*SMALL, *ONE_OF_EACH)]
+
+
+@pytest.mark.parametrize(("device", "model"), EXACT)
 def test_every_family_trains_exactly(
     model: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With deterministic algorithms demanded, a step runs and its repetition is bit-identical."""
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(device)
+    known = records.record(model)
+    size = known.crop if known.only else max(known.least, 64)
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
     torch.use_deterministic_algorithms(True)
     try:
         gradients = []

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from ftd.cli.main import main
 from ftd.errors import SpecError
+from ftd.files import read_json, seal_json
 from ftd.plan import Plan, make_plan
-from ftd.source import INTERPRETER, SOURCE
+from ftd.protocol import ORDER, RESULT
+from ftd.source import INTERPRETER, SOURCE, interpreter_input
 from ftd.spec import parse
 from tests.homes import LiveHome
 from tests.interpreters import install, make_interpreter
+from tests.orders import order
 
 COUNT = '''
 import os
@@ -250,7 +256,39 @@ def test_a_run_whose_interpreter_is_no_longer_allowed_is_refused(tmp_path: Path)
 def test_the_worker_side_needs_the_standard_library_and_pydantic_only(tmp_path: Path) -> None:
     """So that an interpreter of one's own needs no more installed for it."""
     python = make_interpreter(tmp_path / "venv")
-    script = "import ftd.worker.main, ftd.worker.describe, ftd.job"
+    script = "import ftd.worker.main, ftd.worker.describe, ftd.worker.trial, ftd.job"
     done = subprocess.run([python, "-P", "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert sys.executable != str(python)
+
+
+@pytest.mark.parametrize("version", [platform.python_version(), "3.1.4"])
+def test_another_version_of_the_interpreter_is_refused(tmp_path: Path, version: str) -> None:
+    """An environment that was upgraded since asks another question."""
+    directory = tmp_path / "attempts" / "1"
+    directory.mkdir(parents=True)
+    planned = order(inputs={INTERPRETER: interpreter_input("/lab/python", version)})
+    seal_json(directory / ORDER, planned.as_json())
+    subprocess.run([sys.executable, "-P", "-m", "ftd.worker", str(directory)], check=True)
+    result = read_json(directory / RESULT) or {}
+    same = version == platform.python_version()
+    assert result["outcome"] == ("completed" if same else "refused")
+    assert same or "planned for /lab/python 3.1.4, which is now Python 3." in result["error"]
+
+
+def test_the_schema_knows_the_job_s_parameters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For an editor: a path starts at the current folder."""
+    job_file(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["schema", "./count.py:Count"]) == 0
+    properties = json.loads(capsys.readouterr().out)["properties"]
+    assert properties["to"]["type"] == "integer" and "replicates" in properties
+
+
+def test_the_example_is_planned() -> None:
+    """examples/own-job/soup.yaml names its job beside it."""
+    spec = Path(__file__).parent.parent / "examples" / "own-job" / "soup.yaml"
+    plan = make_plan(parse(spec.read_text(), "soup.yaml"), spec.parent, device_kind="cpu")
+    assert len(plan.runs) == 8 and plan.primary_metric == "test/error"

@@ -185,6 +185,59 @@ def test_every_entry_of_a_checkpoint_matters(store: Path, tmp_path: Path) -> Non
     assert check_entries(situations, tmp_path / "entries") == num_tensors + 3
 
 
+# --- with more switched on --------------------------------------------------------------------
+
+# A search for the learning rate, reestimated statistics, an average, patience that ends at step 8,
+# parts of batches in bfloat16, images that are mixed and drawn equally often from each class.
+EVERYTHING = {
+    "batchnorm": {"frozen": "reestimate"}, "ema_decay": 0.5, "epochs": 8, "schedule": "constant",
+    "early_stop": {"patience_steps": 6, "min_delta": 0.5}, "step_size_epochs": None,
+    "micro_batch_size": 3, "clip_norm": 100.0, "precision": "bfloat16", "label_smoothing": 0.1,
+    "augment": {"mixup": 0.4, "cutmix": 1.0, "rand_augment": {}}, "sampling": "balanced",
+}  # fmt: skip
+SEARCH = {"lowest": 0.002, "highest": 0.01, "steps": 5, "divisor": 1}
+FIFTH_STEP, EIGHTH_VALIDATED = 18, 20  # places, with and without a search
+
+
+def test_every_entry_of_a_larger_checkpoint_matters(store: Path, tmp_path: Path) -> None:
+    """What searches, averages and patience add to a checkpoint is needed there."""
+    searching = small(store, "F(1-18)R(19)", **EVERYTHING, lr_find=SEARCH)
+    slow = small(store, "F(1-18)R(19)", **EVERYTHING, lr=0.0005)
+    middle_is_best = run_whole(searching, tmp_path / "middle")
+    last_is_best = run_whole(slow, tmp_path / "last")
+    assert middle_is_best.places[FIFTH_STEP - 1] == 5
+    assert last_is_best.places[EIGHTH_VALIDATED - 1] == 8
+    assert middle_is_best.outcome.completed.num_steps == 8, "patience ends it"
+    assert "test_last/nll" in middle_is_best.outcome.completed.metrics
+    assert "test_last/nll" not in last_is_best.outcome.completed.metrics
+    situations = [
+        Situation(searching, middle_is_best, FIFTH_STEP),
+        Situation(slow, last_is_best, EIGHTH_VALIDATED),
+    ]
+    num_tensors = 4 * 2 + 1  # weights, average, the best ones, momentum; sums
+    num_facts = 3 + 2 + 1  # those of each run, patience's, the learning rate found
+    assert check_entries(situations, tmp_path / "entries") == num_tensors + num_facts
+
+
+def test_left_anywhere_with_everything_on(store: Path, tmp_path: Path) -> None:
+    """Left while it searches or estimates, trains or validates the average, it ends the same."""
+    case = small(store, "F(1-18)R(19)", **EVERYTHING, lr_find=SEARCH)
+    whole = run_whole(case, tmp_path / "whole")
+    ways = [[Stop(place)] for place in range(3, FIFTH_STEP + 1, 3)]
+    check_ways(case, whole, tmp_path / "ways", [*ways, *twice_in_a_row([FIFTH_STEP - 2])])
+
+
+def test_left_at_every_step_while_layers_join(store: Path, tmp_path: Path) -> None:
+    """A run goes on the same before, at and after the step when a layer starts to learn."""
+    case = small(
+        store, "F(1-16)FT(17-18)R(19)", unfreeze={"every_steps": 2}, frozen_dropout="on",
+        l2_sp={"alpha": 0.1, "beta": 0.1}, batchnorm={"tuned": "stored", "group_size": 2},
+    )  # fmt: skip
+    whole = run_whole(case, tmp_path / "whole")
+    steps = [whole.places.index(step) + 1 for step in (1, 2, 3, 4, 5)]
+    check_ways(case, whole, tmp_path / "ways", [[Stop(place)] for place in steps])
+
+
 # --- randomness that is not keyed -------------------------------------------------------------
 
 GENERATOR = torch.Generator()  # the global state that keyed draws do without

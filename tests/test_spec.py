@@ -211,7 +211,7 @@ def test_other_keys_are_the_jobs_parameters() -> None:
         (HEAD + "seed: -1\nthreads: 0", ["(and 1 more error)"]),
         (HEAD + "factors:\n  lr: []", ["s.yaml:4: factors.lr", "at least 1 item"]),
         (HEAD + "factors: [1]", ["s.yaml:3: factors", "should be a mapping"]),
-        (HEAD + "factors: []", ["s.yaml:3: factors", "'factors: {NAME: [VALUE, ...]}' or", "or leave"]),
+        (HEAD + "factors: []", ["s.yaml:3: factors", "{NAME: [VALUE, ...]}' or", "or leave"]),
         (HEAD + "factors: {score: 3}", ["s.yaml:3: factors.score", "a list, not 3. Write [3]"]),
         (HEAD + "exclude: 3", ["s.yaml:3: exclude", "'exclude: [{NAME: VALUE}, ...]'"]),
     ],

@@ -17,28 +17,39 @@ from ftd.plan import make_plan
 from ftd.spec import SERVICE_KEYS, parse
 
 REFERENCE = (Path(__file__).parent.parent / "docs" / "spec.md").read_text()
-EXAMPLES = re.findall(r"```yaml\n(.*?)```", REFERENCE, flags=re.DOTALL)
+BLOCKS = re.findall(r"```yaml\n(.*?)```", REFERENCE, flags=re.DOTALL)
+FRAGMENTS = {found[1]: text for text in BLOCKS if (found := re.match(r"# (\S+\.yaml)\n", text))}
+EXAMPLES = [text for text in BLOCKS if text not in FRAGMENTS.values()]
 
-CELLS = {
-    "solar-cells": 4,
-    "two-factors": 4,
-    "named-levels": 2,
-    "bundles": 2,
-    "all-but-two": 4,
-    "by-hand": 3,
+CELLS_AND_RUNS = {
+    "solar-cells": (4, 12),
+    "two-factors": (4, 4),
+    "named-levels": (2, 2),
+    "bundles": (2, 2),
+    "all-but-two": (4, 4),
+    "by-hand": (3, 3),
+    "nested": (7, 7),
+    "two-targets": (5, 5),
+    "around-a-baseline": (6, 6),
+    "fairly-compared": (2, 24),
+    "equal-images": (3, 3),
+    "subsets": (2, 30),
+    "with-a-fragment": (4, 4),
+    "is-pretraining-worth-it": (6, 18),
 }
 
 
 @pytest.mark.parametrize("text", EXAMPLES, ids=lambda text: text.split()[1])
 def test_every_example_is_a_spec(text: str) -> None:
     """What people copy out of the reference works and has the cells they would expect."""
-    plan = make_plan(parse(text, "docs/spec.md"), Path("/"), device_kind="cpu")
-    assert len(plan.cells) == CELLS[plan.name]
+    spec = parse(text, "docs/spec.md", None, FRAGMENTS)
+    plan = make_plan(spec, Path("/"), device_kind="cpu")
+    assert (len(plan.cells), len(plan.runs)) == CELLS_AND_RUNS[plan.name]
 
 
 def test_no_example_is_missing() -> None:
     """The examples above are all that the reference shows."""
-    assert len(EXAMPLES) == len(CELLS)
+    assert len(EXAMPLES) == len(CELLS_AND_RUNS)
 
 
 def default_of(field: FieldInfo) -> str:

@@ -44,7 +44,8 @@ def grid(
                     factors=chosen,
                     value=got,
                     absent="" if got is not None else "queued",
-                    cost_s=2.0,
+                    cost_actual_s=2.0,
+                    cost_alone_s=3.0,
                     flags=(),
                 )
             )
@@ -238,7 +239,7 @@ def test_groups_count_everything() -> None:
     for level in found.factors[0].levels:
         assert (level.group.num_planned, level.group.measured.n) == (3, 2)
         assert level.group.absent == {"queued": 1}
-        assert level.group.cost_s == 2.0
+        assert (level.group.cost_actual_s, level.group.cost_alone_s) == (2.0, 3.0)
         assert len(level.group.run_ids) == 3
     assert sum(cell.group.num_planned for cell in found.cells) == found.overall.num_planned == 6
 

@@ -120,9 +120,7 @@ def test_layer_decay_is_a_power_of_the_distance_from_the_top(num: int, decay: fl
     """The last layer learns at the full rate, each before it at `decay` times the next one's."""
     found = layer_factors({}, decay, [f"l{n}" for n in range(num)])
     assert found[-1] == 1
-    assert all(
-        low == pytest.approx(decay * high) for low, high in itertools.pairwise(found)
-    )
+    assert all(low == pytest.approx(decay * high) for low, high in itertools.pairwise(found))
 
 
 def test_groups_learn_at_their_layers_rates() -> None:
@@ -216,7 +214,7 @@ def test_groups_are_micro_batches() -> None:
     parts = trained(network("resnet18"), params(micro_batch_size=2), 1)
     whole = trained(network("resnet18"), params(), 1)
     for name, tensor in grouped.state().items():
-        torch.testing.assert_close(tensor, parts.state()[name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(tensor, parts.state()[name], rtol=1e-3, atol=1e-4)
     assert grouped.state()["bn1.num_batches_tracked"] == 3
     assert not torch.equal(grouped.state()["bn1.running_var"], whole.state()["bn1.running_var"])
 
@@ -315,9 +313,11 @@ def test_frozen_layers_stay_after_reestimation(loader: Loader) -> None:
         {"frozen_dropout": "on"},
         {"unfreeze": {"every_steps": 1}},
         {"ema_decay": 0.5, "l2_sp": {"alpha": 0.1, "beta": 0.1}, "weight_decay": 0.1},
+        {"optimizer": "adamw", "weight_decay": 0.1, "precision": "bfloat16", "clip_norm": 1.0,
+         "micro_batch_size": 2, "channels_last": "on"},
     ],
     ids=str,
-)
+)  # fmt: skip
 def test_frozen_layers_are_byte_identical_under_every_policy(
     model: str, policy: dict[str, object]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,22 @@ def test_old_files_without_batch_counters_load() -> None:
     state = scratch_state("resnet18")
     old = {name: tensor for name, tensor in state.items() if "num_batches" not in name}
     assert network("resnet18", "FT(1-)", old).state()["bn1.num_batches_tracked"] == 0
+
+
+def test_pinned_files_are_verified(tmp_path: Path) -> None:
+    """A file that is not the one with the given SHA-256 is refused, early and when it is loaded."""
+    path = tmp_path / "w.safetensors"
+    safetensors.torch.save_file(scratch_state("resnet18"), path)
+    pinned = WeightsFile(file="w.safetensors", sha256=sha256(path.read_bytes()).hexdigest())
+    chosen = sources.resolve("resnet18", pinned, tmp_path)
+    assert load("resnet18", chosen, allow_downloads=False)
+    safetensors.torch.save_file({"other": torch.ones(1)}, path)
+    for use in (
+        lambda: sources.resolve("resnet18", pinned, tmp_path),
+        lambda: load("resnet18", chosen, allow_downloads=False),
+    ):
+        with pytest.raises(WeightsError, match=f"must begin with {pinned.sha256}"):
+            use()
 
 
 def test_missing_downloads_say_what_to_put_where(

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 def _request(args: argparse.Namespace) -> EnqueueRequest:
     from ftd.includes import fragments
 
-    text, source, base = _read(args.spec)
+    text, source, base = read_spec(args.spec)
     if not is_utf8(str(base)):  # it goes into the ledger
         raise InputError(f"the name of the folder {base} is not UTF-8", fix="Rename it")
     return EnqueueRequest(
@@ -75,8 +75,11 @@ def _request(args: argparse.Namespace) -> EnqueueRequest:
     )
 
 
-def _read(spec: str) -> tuple[str, str, Path]:
-    """Text, name for messages, and the folder that relative paths start from."""
+def read_spec(spec: str) -> tuple[str, str, Path]:
+    """Text, name for messages, and the folder that relative paths start from.
+
+    Raises SpecError when it cannot be read.
+    """
     from ftd.yamltext import MAX_BYTES
 
     piped = spec == "-"

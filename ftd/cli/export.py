@@ -106,7 +106,8 @@ def _finals(found: Sequence[PlaceRow], standing: _Standing | None) -> list[Row]:
                 {
                     "state": str(run.state),
                     **{name: run.metrics.get(name) for name in metrics},
-                    "cost_s": round(run.cost_s, 3),
+                    "cost_actual_s": round(run.cost_actual_s, 3),
+                    "cost_alone_s": round(run.cost_alone_s, 3),
                     "attempts": run.attempts,
                     "flags": " ".join(run.flags),
                     "approximate": run.approximate,

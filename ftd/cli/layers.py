@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ftd.cli.output import add_json, print_json
+from ftd.errors import InputError, UnknownName
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,11 +13,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", nargs="?", metavar="MODEL", help="a network's name (default: list all names)"
     )
+    parser.add_argument(
+        "--list",
+        nargs="?",
+        const="*",
+        metavar="PATTERN",
+        help="list the names that hold this text or fit this pattern, such as '*net*_b?'; "
+        "timm's where it begins with timm/",
+    )
     parser.add_argument("--treat", metavar="LAYERS", help="also show what this does to each layer")
     add_json(parser)
     parser.epilog = (
         "F freezes layers, FT fine-tunes them, R re-initialises them.\n\n"
-        "example:\n  ftd layers alexnet --treat 'F(1-3)FT(4-7)R(8)'"
+        "example:\n"
+        "  ftd layers alexnet --treat 'F(1-3)FT(4-7)R(8)'\n"
+        "  ftd layers --list 'timm/*convnext*'"
     )
 
 
@@ -26,19 +37,24 @@ def run(args: argparse.Namespace) -> int:
 
     check_not_hidden()
     if args.model is None:
-        _print_names(as_json=args.json)
+        _print_names(args.list or "*", as_json=args.json)
+    elif args.list is not None:
+        raise InputError(f"--list and {args.model} at once", fix="Give one of them")
     else:
         _print_layers(args.model, args.treat, as_json=args.json)
     return 0
 
 
-def _print_names(*, as_json: bool) -> None:
-    from jobs.layers import model_names
+def _print_names(pattern: str, *, as_json: bool) -> None:
+    from jobs.layers import names_like
 
+    names = names_like(pattern)
     if as_json:
-        print_json(list(model_names()))
+        print_json(list(names))
+    elif names:
+        print("\n".join(names))
     else:
-        print("\n".join(model_names()))
+        raise UnknownName(f"no network's name fits '{pattern}'", fix="See `ftd layers --list`")
 
 
 def _print_layers(model: str, treat: str | None, *, as_json: bool) -> None:

@@ -6,7 +6,7 @@ import argparse
 
 from ftd.cli.home import home_of, opened
 from ftd.cli.output import add_json, print_json
-from ftd.ledger.details import experiment_details, metric_rows, run_details
+from ftd.ledger.details import experiment_details, metric_rows, run_details, timing_rows
 from ftd.ledger.names import experiment_id, is_run, run_id
 
 
@@ -26,10 +26,11 @@ def run(args: argparse.Namespace) -> int:
         if is_run(args.target):
             number = run_id(ledger, args.target)
             about = run_details(ledger, number)
-            about["metric_rows"] = [
-                {"name": row.name, "step": row.step, "value": row.value, "attempt": row.attempt}
-                for row in metric_rows(ledger, number)
-            ]
+            for name, rows in (("metric_rows", metric_rows), ("timing_rows", timing_rows)):
+                about[name] = [
+                    {"name": row.name, "step": row.step, "value": row.value, "attempt": row.attempt}
+                    for row in rows(ledger, number)
+                ]
             tables = view.run_tables
         else:
             about = experiment_details(ledger, experiment_id(ledger, args.target))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ftd.cli.home import home_of, opened
 from ftd.cli.output import add_json, print_json
 from ftd.errors import UnknownName, closest
+from ftd.ledger.costs import figures
 from ftd.ledger.names import experiment_id
 from ftd.ledger.places import PlaceRow, outline, places
 from ftd.ledger.reads import experiments
@@ -37,9 +38,10 @@ def run(args: argparse.Namespace) -> int:
         number = experiment_id(ledger, args.experiment)
         (about,) = experiments(ledger, only=number)
         rows, read_as = places(ledger, number), outline(ledger, number)
+        recorded = figures(ledger, sorted({row.run.id for row in rows})) if args.json else {}
     metric = chosen_metric(rows, args.metric, about.primary_metric)
     choices = chosen(rows, read_as)
-    found = summarise(observed(rows, choices, metric, read_as), metric, read_as, choices)
+    found = summarise(observed(rows, choices, metric, read_as, recorded), metric, read_as, choices)
     if args.json:
         print_json({"experiment": about.name, "id": f"e{about.id}", **view.as_json(found)})
     else:

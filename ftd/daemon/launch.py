@@ -6,10 +6,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ftd.clock import monotonic
+from ftd.daemon.fork_server import ForkServer
 from ftd.daemon.remains import MARK
+from ftd.daemon.warm_start import Kind, WarmStart
 from ftd.environment import inheritable
 from ftd.process import Identity, identity_of
 from ftd.protocol import LOG, Order
@@ -29,14 +33,34 @@ class Launcher(Protocol):
         """How a worker ended is recorded: nobody will ask again."""
 
 
+@dataclass(frozen=True)
+class _Launched:
+    kind: Kind | None
+    began: float  # monotonic
+    parent: ForkServer | subprocess.Popen[bytes]  # who knows how it ends
+
+
 class LocalLauncher:
     """Workers as processes of this machine, each leading its own session."""
 
-    def __init__(self) -> None:
-        self._children: dict[int, subprocess.Popen[bytes]] = {}
+    def __init__(self, *, warm: bool = True) -> None:
+        self._warm = WarmStart() if warm else None
+        self._launched: dict[int, _Launched] = {}
 
     def launch(self, directory: Path, order: Order, device_lock: int) -> Identity | None:
+        variables = environment(os.environ, order) | {MARK: str(directory)}
+        kind = self._warm.kind(order) if self._warm else None
         with (directory / LOG).open("ab") as log:
+            if self._warm and kind:
+                forked = self._warm.fork(
+                    kind, directory, variables, log=log.fileno(), device_lock=device_lock
+                )
+                if forked is not None:
+                    server, worker = forked
+                    if worker.identity is not None:
+                        launched = _Launched(kind, monotonic(), server)
+                        self._launched[worker.identity.pid] = launched
+                    return worker.identity
             child = subprocess.Popen(
                 # -P: a folder called jobs where we happen to stand must not shadow ours.
                 [interpreter(order), "-P", "-m", "ftd.worker", str(directory)],
@@ -44,21 +68,30 @@ class LocalLauncher:
                 stdout=log,
                 stderr=log,
                 cwd=directory,
-                env=environment(os.environ, order) | {MARK: str(directory)},
+                env=variables,
                 start_new_session=True,
                 pass_fds=(device_lock,),
             )
-        self._children[child.pid] = child
+        self._launched[child.pid] = _Launched(kind, monotonic(), child)
         return identity_of(child.pid)
 
     def exit_status(self, identity: Identity) -> int | None:
-        child = self._children.get(identity.pid)
-        if child is None:
+        launched = self._launched.get(identity.pid)
+        if launched is None:
             return None
-        return child.poll()
+        if isinstance(launched.parent, ForkServer):
+            return launched.parent.exit_status(identity.pid)
+        return launched.parent.poll()
 
     def forget(self, identity: Identity) -> None:
-        self._children.pop(identity.pid, None)
+        launched = self._launched.pop(identity.pid, None)
+        if self._warm and launched and launched.kind:
+            self._warm.ended(launched.kind, monotonic() - launched.began)
+
+    def close(self) -> None:
+        """Nothing is launched any more; workers go on."""
+        if self._warm:
+            self._warm.close()
 
 
 def interpreter(order: Order) -> str:

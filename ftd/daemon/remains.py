@@ -21,12 +21,12 @@ def end_remains(worker: Identity, directory: Path) -> int:
     """SIGKILL what the dead `worker` of the attempt in `directory` left; how many there were.
 
     Belonging to its session is not enough: once all of it is gone, the number can be a stranger's.
-    The mark in the environment tells.
+    The mark in the environment tells, or where it is not (a forked worker's environment cannot be
+    seen), the folder that it stands in.
     """
     if worker.boot_id != boot_id():
         return 0
-    mark = f"{MARK}={directory}".encode()
-    return sum(send_signal(found, signal.SIGKILL) for found in _session(worker.pid, mark))
+    return sum(send_signal(found, signal.SIGKILL) for found in _session(worker.pid, directory))
 
 
 def holders(path: Path) -> list[int]:
@@ -35,13 +35,21 @@ def holders(path: Path) -> list[int]:
     return [pid for pid in pids() if _has_open(pid, wanted)]
 
 
-def _session(leader: int, mark: bytes) -> Iterator[Identity]:
+def _session(leader: int, directory: Path) -> Iterator[Identity]:
     for pid in pids():
         with suppress(OSError):  # gone by now, or another user's
             if pid != leader and os.getsid(pid) == leader:
                 identity = identity_of(pid)
-                if identity and mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                if identity and _belongs(pid, directory):
                     yield identity
+
+
+def _belongs(pid: int, directory: Path) -> bool:
+    proc = Path(f"/proc/{pid}")
+    mark = f"{MARK}={directory}".encode()
+    return mark in (proc / "environ").read_bytes().split(b"\0") or (
+        (proc / "cwd").readlink() == directory.resolve()
+    )
 
 
 def _has_open(pid: int, wanted: os.stat_result) -> bool:

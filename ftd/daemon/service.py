@@ -74,7 +74,7 @@ class _Service:
         self._ledger = ledger
         self._log = log
         self._queue = Queue(ledger, admit=self._admit)
-        self._launcher = LocalLauncher()
+        self._launcher = LocalLauncher(warm=config.jobs.warm_start)
         self._attempts = Attempts(home, ledger, config, self._launcher, log)
         known = {d.id: d.name for d in inventory.devices(ledger) if d.kind == "gpu"}
         self._devices = Devices(config, known)
@@ -104,6 +104,7 @@ class _Service:
             self._log.info("leaving; workers go on and will be adopted")
             return 0
         finally:
+            self._launcher.close()
             signal.set_wakeup_fd(-1)
             os.close(fifo)
             bell.close()

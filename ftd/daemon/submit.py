@@ -10,6 +10,7 @@ import os
 import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -78,12 +79,12 @@ class Preview:
 def preview(home: Home, request: EnqueueRequest) -> Preview:
     """What :func:`submit` would do with a request.  Touches nothing; the home need not exist."""
     if not home.ledger.exists():
-        return Preview(_plan(home, request, gpu_known=False), {}, None)
+        return Preview(_plan(home, request, None), {}, None)
     from ftd.ledger.enqueue import known_runs
     from ftd.ledger.history import estimate
 
     with opened(home) as ledger:
-        plan = _plan(home, request, gpu_known=_gpu_known(ledger))
+        plan = _plan(home, request, ledger)
         known = known_runs(ledger, plan)
         return Preview(plan, known, estimate(ledger, plan, known))
 
@@ -112,11 +113,10 @@ def _enqueue(home: Home, request: EnqueueRequest, who: str) -> Enqueued:
 
     plan = None
     if not home.ledger.exists():
-        plan = _plan(home, request, gpu_known=False)  # a wrong spec must not even make a home
+        plan = _plan(home, request, None)  # a wrong spec must not even make a home
     with opened(home, create=True) as ledger:
-        gpu_known = _gpu_known(ledger)  # somebody else may just have made the home
-        if plan is None or gpu_known:
-            plan = _plan(home, request, gpu_known=gpu_known)
+        if plan is None or _gpu_known(ledger):  # somebody else may just have made the home
+            plan = _plan(home, request, ledger)
         if plan.job_file is not None:
             keep(home.sources, plan.job_file)
         enqueued = write_plan(
@@ -155,17 +155,21 @@ def _change(home: Home, request: ChangeRequest, who: str) -> tuple[int, ...]:
     return tuple(runs)
 
 
-def _plan(home: Home, request: EnqueueRequest, *, gpu_known: bool) -> Plan:
-    from ftd.plan import make_plan
+def _plan(home: Home, request: EnqueueRequest, ledger: Ledger | None) -> Plan:
+    """The plan of a request; without a `ledger`, as in a new home."""
+    from ftd.ledger.producers import producing_key
+    from ftd.plan import make_plan, no_runs
     from ftd.spec import parse
 
     spec = parse(request.spec_text, request.source, request.overrides, request.fragments)
     _check_allowed(home, spec, Path(request.base))
     kind = spec.device
     if kind == "auto":
+        gpu_known = ledger is not None and _gpu_known(ledger)
         kind = "gpu" if gpu_known or gpu_present() else "cpu"
     nonce = os.urandom(8).hex() if request.fresh else None
-    return make_plan(spec, Path(request.base), device_kind=kind, fresh_nonce=nonce)
+    key_of = no_runs if ledger is None else partial(producing_key, ledger)
+    return make_plan(spec, Path(request.base), device_kind=kind, fresh_nonce=nonce, key_of=key_of)
 
 
 def _check_allowed(home: Home, spec: ExperimentSpec, base: Path) -> None:

@@ -14,6 +14,7 @@ from ftd.ledger.models import (
     Membership,
     Metric,
     Run,
+    Timing,
     Worker,
 )
 from ftd.ledger.reads import experiments, runs
@@ -28,6 +29,19 @@ def metric_rows(ledger: Ledger, run_id: int) -> list[MetricRow]:
     )
     return [
         MetricRow(f"{row['split']}/{row['name']}", row["step"], row["value"], row["attempt"])
+        for row in ledger.rows(query)
+    ]
+
+
+def timing_rows(ledger: Ledger, run_id: int) -> list[MetricRow]:
+    """Rates, durations and sizes that a run recorded, by name, attempt and step."""
+    query = (
+        Timing.select()
+        .where(Timing.run == run_id)
+        .order_by(Timing.name, Timing.attempt, Timing.step, Timing.value)
+    )
+    return [
+        MetricRow(row["name"], row["step"], row["value"], row["attempt"])
         for row in ledger.rows(query)
     ]
 

@@ -16,6 +16,7 @@ from ftd import faults
 from ftd.clock import now
 from ftd.ledger.db import Ledger, chunks
 from ftd.ledger.models import Experiment, Membership, Run
+from ftd.ledger.producers import write_dependencies
 from ftd.ledger.wishes import requeue, settle
 from ftd.plan import Plan, PlannedRun
 from ftd.states import RunState, Wish
@@ -83,6 +84,8 @@ def write_plan(
         known = _states(ledger, [run.key for run in plan.runs])
         ledger.insert_all(Run, (_row(run) for run in plan.runs if run.key not in known))
         stored = _states(ledger, [run.key for run in plan.runs])
+        new = [run for run in plan.runs if run.key not in known]
+        write_dependencies(ledger, new, {key: run_id for key, (run_id, _) in stored.items()})
         _write_memberships(ledger, experiment, plan, stored, owner=owner, priority=priority)
 
         ended = (RunState.FAILED, RunState.CANCELLED, RunState.HELD)

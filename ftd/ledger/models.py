@@ -73,7 +73,7 @@ class Experiment(Table):
 
 
 class Run(Table):
-    """One cell x replicate as it is executed; its key hashes all that determines its result."""
+    """A cell x replicate x candidate as executed; its key hashes all that its result depends on."""
 
     id = AutoField()
     key = TextField(unique=True)

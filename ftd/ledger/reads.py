@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from peewee import fn
 
-from ftd.ledger.db import Ledger, chunks
-from ftd.ledger.models import Attempt, Experiment, Membership, Run
+from ftd.ledger.costs import Cost, costs
+from ftd.ledger.db import Ledger
+from ftd.ledger.models import Experiment, Membership, Run
 from ftd.ledger.rows import ExperimentRow, RunRow
 from ftd.ledger.standing import standings
 from ftd.states import RunState
@@ -96,11 +97,11 @@ def runs(
     found = ledger.rows(query)
     ids = [row["id"] for row in found]
     places = standings(ledger, ids, experiment)
-    tries = _attempt_sums(ledger, ids)
+    cost_of = costs(ledger, ids)
     rows = []
     for row in found:
         place = places[row["id"]]
-        num_attempts, cost_s = tries.get(row["id"], (0, 0.0))
+        cost = cost_of.get(row["id"], Cost())
         rows.append(
             RunRow(
                 id=row["id"],
@@ -110,8 +111,9 @@ def runs(
                 factors=place.factors,
                 cell=place.cell,
                 replicate=place.replicate,
-                attempts=num_attempts,
-                cost_s=cost_s,
+                attempts=cost.attempts,
+                cost_actual_s=cost.actual_s,
+                cost_alone_s=cost.alone_s,
                 metrics=row["metrics"] or {},
                 primary_metric=place.primary_metric,
                 flags=tuple(row["flags"] or ()),
@@ -135,21 +137,3 @@ def recent(ledger: Ledger, limit: int) -> list[RunRow]:
     )
     by_id = {row.id: row for row in runs(ledger, only=ids)}
     return [by_id[run_id] for run_id in ids]
-
-
-def _attempt_sums(ledger: Ledger, ids: Sequence[int]) -> dict[int, tuple[int, float]]:
-    sums = {}
-    for some in chunks(ids):
-        query = (
-            Attempt.select(
-                Attempt.run,
-                fn.COUNT(Attempt.id),
-                fn.SUM(fn.COALESCE(Attempt.ended_at, Attempt.started_at) - Attempt.started_at),
-            )
-            .where(Attempt.run.in_(some))
-            .group_by(Attempt.run)
-            .tuples()
-        )
-        for run_id, number, seconds in query.execute(ledger.db):
-            sums[run_id] = (number, seconds)
-    return sums

@@ -17,8 +17,8 @@ class RunRow:
     """A run as lists and summaries need it.
 
     `factors`, `replicate` and `primary_metric` are those of the experiment asked about (else of the
-    first that has it); `metrics` are the final ones, empty before the run is done; `cost_s` is
-    device seconds.
+    first that has it); `metrics` are the final ones, empty before the run is done; `cost_actual_s`
+    and `cost_alone_s` are device seconds (see :class:`ftd.ledger.costs.Cost`).
     """
 
     id: int
@@ -29,7 +29,8 @@ class RunRow:
     cell: int
     replicate: int
     attempts: int
-    cost_s: float
+    cost_actual_s: float
+    cost_alone_s: float
     metrics: Mapping[str, float]
     primary_metric: str
     flags: tuple[str, ...]
@@ -51,7 +52,8 @@ class RunRow:
             "attempts": self.attempts,
             "metrics": dict(self.metrics),
             "state_sha256": self.state_sha256,
-            "cost_s": round(self.cost_s, 3),
+            "cost_actual_s": round(self.cost_actual_s, 3),
+            "cost_alone_s": round(self.cost_alone_s, 3),
             "flags": list(self.flags),
             "approximate": self.approximate,
             "error": self.error,

@@ -45,21 +45,17 @@ def contrasts(
     """All pairs of levels of a factor; with more than six, each level against the first.
 
     The first level, not the best one: picking the best from the same data makes every difference
-    to it look larger than it is.  Around a baseline, each level against the baseline's; of a
-    factor that is no plain one, none.
+    to it look larger than it is.  Around a baseline, each level against the baseline's, which is
+    the first: its cell is.  Of a factor that is no plain one, none.
     """
     if factor in outline.roles:
         return []
     random = next((name for name, role in outline.roles.items() if role == "random"), None)
     found = by_level(observations, factor)
-    first = 0
-    if outline.baseline is not None and factor in outline.baseline:
-        wanted = same(outline.baseline[factor])
-        first = next((i for i, (level, _) in enumerate(found) if same(level) == wanted), 0)
     if outline.baseline is None and len(found) <= MAX_LEVELS_ALL_PAIRS:
         chosen = [(one, baseline) for baseline, one in combinations(found, 2)]
     else:
-        chosen = [(one, found[first]) for index, one in enumerate(found) if index != first]
+        chosen = [(one, found[0]) for one in found[1:]]
     return [_contrast(factor, one, baseline, random) for one, baseline in chosen]
 
 

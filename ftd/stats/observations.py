@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ftd.outline import Label as Label
 
@@ -14,8 +14,10 @@ from ftd.outline import Label as Label
 class Observation:
     """What one cell and replicate gave; without a `value`, `absent` says why there is none.
 
-    `flags` may hold ``diverged``, ``stuck``, ``approximate``; `cost_s` is device seconds.
-    `unit` numbers what is independent of the rest; by default the replicate.
+    `flags` may hold ``diverged``, ``stuck``, ``approximate``; `cost_actual_s` and
+    `cost_alone_s` are device seconds, the latter as if nothing had been shared with other runs.
+    `unit` numbers what is independent of the rest; by default the replicate.  `figures` are the
+    run's speed and size by name.
     """
 
     run_id: int
@@ -24,9 +26,11 @@ class Observation:
     factors: Mapping[str, Label]
     value: float | None
     absent: str
-    cost_s: float
+    cost_actual_s: float
+    cost_alone_s: float
     flags: tuple[str, ...]
     unit: int | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 def same(label: Label) -> str:

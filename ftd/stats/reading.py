@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ftd.outline import Outline
@@ -14,6 +14,10 @@ from ftd.stats.selection import Choice, Trial, choices
 if TYPE_CHECKING:
     from ftd.ledger.places import PlaceRow
     from ftd.ledger.rows import RunRow
+
+
+Figures = Mapping[int, Mapping[str, float]]
+NO_FIGURES: Figures = {}
 
 
 def chosen(rows: Sequence[PlaceRow], outline: Outline) -> list[Choice]:
@@ -30,24 +34,33 @@ def chosen(rows: Sequence[PlaceRow], outline: Outline) -> list[Choice]:
 
 
 def observed(
-    rows: Sequence[PlaceRow], found: Sequence[Choice], metric: str, outline: Outline
+    rows: Sequence[PlaceRow],
+    found: Sequence[Choice],
+    metric: str,
+    outline: Outline,
+    figures: Figures = NO_FIGURES,
 ) -> list[Observation]:
     """What every cell and replicate says about `metric`, or why it says nothing.
 
     Of several candidates the chosen one speaks, and the cost is that of trying them all.
+    `figures` are speeds and sizes of runs, by id.
     """
     by_place: dict[tuple[int, int], list[PlaceRow]] = defaultdict(list)
     for row in rows:
         by_place[row.cell, row.replicate].append(row)
     by_choice = {(one.trials[0].cell, one.trials[0].replicate): one for one in found}
     return [
-        _observation(place, by_choice.get(where), metric, outline)
+        _observation(place, by_choice.get(where), metric, outline, figures)
         for where, place in by_place.items()
     ]
 
 
 def _observation(
-    place: Sequence[PlaceRow], choice: Choice | None, metric: str, outline: Outline
+    place: Sequence[PlaceRow],
+    choice: Choice | None,
+    metric: str,
+    outline: Outline,
+    figures: Figures,
 ) -> Observation:
     candidate = choice.chosen.candidate if choice and choice.chosen else place[0].candidate
     row = next(row for row in place if row.candidate == candidate)
@@ -62,9 +75,11 @@ def _observation(
         factors=row.factors,
         value=value,
         absent=absent,
-        cost_s=sum({one.run.id: one.run.cost_s for one in place}.values()),
+        cost_actual_s=sum({one.run.id: one.run.cost_actual_s for one in place}.values()),
+        cost_alone_s=sum({one.run.id: one.run.cost_alone_s for one in place}.values()),
         flags=(*run.flags, *(("approximate",) if run.approximate else ())),
         unit=row.replicate // outline.num_inner,
+        figures=figures.get(run.id, {}),
     )
 
 

@@ -28,14 +28,17 @@ class Group:
     """Observations summarised together: those of a level, or of a cell.
 
     `num_planned` counts all of them, `num_measured` those with a value; `measured` is over their
-    units, what is repeated inside one averaged; `cost_s` is the mean in device seconds of those;
-    `absent` and `flags` count the others' reasons and these' flags.
+    units, what is repeated inside one averaged; costs (in device seconds) and `figures` (speed and
+    size by name) are means of those; `absent` and `flags` count the others' reasons and these'
+    flags.
     """
 
     num_planned: int
     num_measured: int
     measured: Spread
-    cost_s: float | None
+    cost_actual_s: float | None
+    cost_alone_s: float | None
+    figures: Mapping[str, float]
     absent: Mapping[str, int]
     flags: Mapping[str, int]
     run_ids: tuple[int, ...]
@@ -115,11 +118,20 @@ def group(observations: Sequence[Observation]) -> Group:
         num_planned=len(observations),
         num_measured=len(measured),
         measured=spread(_unit_means(measured)),
-        cost_s=statistics.fmean(seen.cost_s for seen in measured) if measured else None,
+        cost_actual_s=_mean([seen.cost_actual_s for seen in measured]),
+        cost_alone_s=_mean([seen.cost_alone_s for seen in measured]),
+        figures={
+            name: statistics.fmean(seen.figures[name] for seen in measured if name in seen.figures)
+            for name in sorted({name for seen in measured for name in seen.figures})
+        },
         absent=absences(observations),
         flags=flag_counts(observations),
         run_ids=tuple(dict.fromkeys(seen.run_id for seen in observations)),
     )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
 
 
 def _unit_means(measured: Sequence[Observation]) -> list[float]:
@@ -134,7 +146,9 @@ def _unit_means(measured: Sequence[Observation]) -> list[float]:
 def _factor(observations: Sequence[Observation], name: str, outline: Outline) -> FactorSummary:
     nested = any(name not in seen.factors for seen in observations)
     if outline.baseline is not None:
-        observations = [seen for seen in observations if _varies_alone(seen, name, outline)]
+        alone = [seen for seen in observations if _varies_alone(seen, name, outline)]
+        if any(name in seen.factors for seen in alone):  # else it exists off the baseline only
+            observations = alone
     return FactorSummary(
         factor=name,
         role=outline.roles.get(name, "factor"),

@@ -10,7 +10,7 @@ from ftd.confounding import confounded
 from ftd.ledger.history import Estimate
 from ftd.plan import Place, Plan
 from ftd.states import RunState
-from ftd.views.phrases import count, duration, level
+from ftd.views.phrases import count, duration, level, size
 from ftd.views.table import Table, table
 
 Known = Mapping[str, tuple[int, RunState]]  # run key -> (run id, state)
@@ -39,8 +39,10 @@ def as_json(plan: Plan, known: Known, estimate: Estimate | None = None) -> dict[
         "replicates": plan.replicates,
         "candidates": plan.candidates,
         "estimated_device_s": estimate.device_s if estimate else None,
+        "estimated_disk_bytes": estimate.disk_bytes if estimate else None,
         "estimated_from_runs": estimate.num_known if estimate else 0,
         "confounded": [list(pair) for pair in confounded(plan.cells)],
+        "bundles": {name: list(paths) for name, paths in plan.bundles.items()},
         "cells": [
             {
                 "cell": cell,
@@ -85,6 +87,11 @@ def tables(plan: Plan, known: Known, estimate: Estimate | None = None) -> list[T
         "matters"
         for one, other in confounded(plan.cells)
     ]
+    notes += [
+        f"levels of {name} differ in {', '.join(paths[:-1])} and {paths[-1]}: what differs between "
+        "them is the effect of all these together"
+        for name, paths in plan.bundles.items()
+    ]
     notes.append("nothing was written")
     title = f"{plan.name}: what enqueueing it would do"
     labels_used = ("labels used",) if plan.labels_used else ()
@@ -97,10 +104,13 @@ def _estimated(estimate: Estimate | None) -> list[str]:
         return ["device time: not known, no run of this job is done here yet"]
     if not estimate.num_runs:
         return []
+    told = f"device time: about {duration(estimate.device_s)}"
+    if estimate.disk_bytes:
+        told += f", disk: about {size(round(estimate.disk_bytes))},"
     return [
-        f"device time: about {duration(estimate.device_s)} for "
-        f"{count(estimate.num_runs, 'run')}, going by {count(estimate.num_known, 'run')} of this "
-        f"job that are done ({estimate.num_alike:,} of them have their like there)"
+        f"{told} for {count(estimate.num_runs, 'run')}, going by "
+        f"{count(estimate.num_known, 'run')} of this job that are done ({estimate.num_alike:,} of "
+        "them have their like there)"
     ]
 
 
@@ -126,6 +136,8 @@ def _place_json(place: Place, known: Known) -> dict[str, Any]:
     run_id, state = known.get(place.run_key, (None, None))
     return {
         "replicate": place.replicate,
+        "candidate": place.candidate,
+        "tuned": dict(place.tuned),
         "key": place.run_key,
         "id": None if run_id is None else f"r{run_id}",
         "state": None if state is None else str(state),

@@ -22,7 +22,7 @@ def run_table(rows: Sequence[RunRow]) -> Table:
                 factors(row.factors, row.replicate),
                 row.state,
                 str(row.attempts),
-                duration(row.cost_s) if row.attempts else "-",
+                duration(row.cost_actual_s) if row.attempts else "-",
                 result(row),
             )
             for row in rows

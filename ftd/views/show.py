@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +25,8 @@ def run_tables(about: Mapping[str, Any]) -> list[Table]:
                 "flags": ", ".join(about["flags"]),
                 "approximate": about["approximate"],
                 "state_sha256": about["state_sha256"],
-                "cost": duration(about["cost_s"]),
+                "cost": duration(about["cost_actual_s"]),
+                "cost alone": duration(about["cost_alone_s"]),
             },
         ),
         table(
@@ -45,6 +47,7 @@ def run_tables(about: Mapping[str, Any]) -> list[Table]:
         ),
         _attempts(about),
         _metrics(about),
+        _timings(about),
         _pairs("parameters", _flat(about["params"])),
         _pairs("provenance", _flat({**provenance, "approximate": None})),
         table(
@@ -128,6 +131,26 @@ def _metrics(about: Mapping[str, Any]) -> Table:
         )
     headings = ("metric", ">result", ">recorded", ">first", ">last", ">least", ">greatest")
     return table("metrics", headings, rows)
+
+
+def _timings(about: Mapping[str, Any]) -> Table:
+    """Rates, durations and sizes over all attempts; they are part of no comparison."""
+    recorded: dict[str, list[float]] = {}
+    for row in about["timing_rows"]:
+        recorded.setdefault(row["name"], []).append(row["value"])
+    picks = (statistics.fmean, min, max)
+    rows = [
+        (name, str(len(values)), *(_measured(name, pick(values)) for pick in picks))
+        for name, values in recorded.items()
+    ]
+    return table("timings", ("timing", ">recorded", ">mean", ">least", ">greatest"), rows)
+
+
+def _measured(name: str, value: float) -> str:
+    """A value in the unit that its name ends with."""
+    if name.endswith("_bytes"):
+        return size(round(value))
+    return f"{value:,.1f}" if name.endswith("_per_s") else duration(value)
 
 
 def _history(about: Mapping[str, Any]) -> Table:

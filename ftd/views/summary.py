@@ -115,7 +115,11 @@ def _absent(found: Summary) -> Table:
 
 
 def _how_to_read(found: Summary) -> Table:
-    notes = ["sd in factor tables: over all runs of the level, so other factors are in it"]
+    tried = "run" if found.outline.tuning is None else "place, of all its candidates together"
+    notes = [
+        "sd in factor tables: over all runs of the level, so other factors are in it",
+        f"cost: mean device time of a {tried}, as if it had shared nothing with other runs",
+    ]
     if any(factor.contrasts for factor in found.factors):
         notes += [
             "paired difference: between runs that differ in this factor only; those of a "
@@ -144,7 +148,7 @@ def _numbers(group: Group, places: int) -> tuple[str, ...]:
         n if whole else f"{group.num_measured} of {group.num_planned}",
         number(group.measured.mean, places),
         number(group.measured.sd, places),
-        duration(group.cost_s),
+        duration(group.cost_alone_s),
         ", ".join(filter(None, (_counted(_states(group.absent)), _counted(group.flags)))),
     )
 
@@ -199,7 +203,9 @@ def _group_json(group: Group) -> dict[str, Any]:
         "planned": group.num_planned,
         "measured": group.num_measured,
         **_spread_json(group.measured),
-        "cost_s": group.cost_s,
+        "cost_actual_s": group.cost_actual_s,
+        "cost_alone_s": group.cost_alone_s,
+        "timings": dict(group.figures),
         "absent": dict(group.absent),
         "flags": dict(group.flags),
         "runs": [f"r{run}" for run in group.run_ids],

@@ -1,13 +1,30 @@
 """``python -P -m ftd.worker DIRECTORY``: execute the attempt ordered there.
 
-``python -P -m ftd.worker --describe``: say what a job makes of parameters (see the module).
+``--describe``: say what a job makes of parameters; ``--fork-server JOB``: start workers of a job as
+the daemon asks; ``--trial END DIRECTORY``: execute an attempt that ends early (see the modules).
 """
 
+import socket
 import sys
 from pathlib import Path
 
-from ftd.worker import describe
+from ftd.worker import describe, fork_server, trial
 from ftd.worker.main import main
 
+
+def _main(arguments: list[str]) -> int:
+    match arguments:
+        case ["--describe"]:
+            return describe.main()
+        case ["--fork-server", job]:
+            directory = fork_server.serve(socket.socket(fileno=0), job)
+            return main(directory) if directory is not None else 0
+        case ["--trial", end, directory]:
+            return trial.main(end, Path(directory))
+        case [directory]:
+            return main(Path(directory))
+    return 2
+
+
 if __name__ == "__main__":
-    sys.exit(describe.main() if sys.argv[1:] == ["--describe"] else main(Path(sys.argv[1])))
+    sys.exit(_main(sys.argv[1:]))

@@ -13,13 +13,23 @@ from ftd import faults
 from ftd.clock import monotonic, now
 from ftd.files import Stream, fsync_file, fsync_folder, make_folder, read_json, sha256_of
 from ftd.job import Stopped, Writer
-from ftd.protocol import ARTIFACTS, EVENTS, HEARTBEAT, STOP, Order
+from ftd.protocol import (
+    ARTIFACTS,
+    EVENTS,
+    HEARTBEAT,
+    SHARED_ACTUAL,
+    SHARED_ALONE,
+    STOP,
+    Order,
+)
 from ftd.store import Store
 from ftd.worker.checkpoints import SealedCheckpoint, newest, save
+from ftd.worker.kept import kept_file
 from ftd.worker.log import say
 from ftd.worker.workspace import workspace
 
 PROGRESS_EVERY_S = 0.5
+SHARED_EVERY_S = 5.0
 LOOK_EVERY_S = 0.5  # for a stop request that came without a signal
 
 
@@ -34,7 +44,9 @@ class AttemptContext:
         self._artifacts: dict[str, dict[str, Any]] = {}
         self._signalled = False
         self._saved_step = -1
-        self._saved_at = self._shown_at = self._looked_at = monotonic()
+        self._saved_at = self._shown_at = self._looked_at = self._shared_at = monotonic()
+        self._shared = {SHARED_ACTUAL: 0.0, SHARED_ALONE: 0.0}
+        self._told_shared = dict(self._shared)
         self._asked: str | None = None
 
     @property
@@ -59,7 +71,7 @@ class AttemptContext:
 
     @property
     def store(self) -> Store:
-        return Store(Path(self._order.store))
+        return Store(Path(self._order.store), self._used)
 
     @property
     def artifacts(self) -> tuple[Mapping[str, Any], ...]:
@@ -89,10 +101,20 @@ class AttemptContext:
 
     def checkpoint(self, step: int, files: Callable[[], Mapping[str, Writer]]) -> None:
         asked = self.stop_request()
+        if self._shared_at < monotonic() - SHARED_EVERY_S:
+            self._tell_shared()
         if step != self._saved_step and (asked or self._due(step)):
             self._save(step, files())
         if asked:
             raise Stopped(asked)
+
+    def kept(self, run: str, name: str) -> Path:
+        key = next(
+            source["fingerprint"]
+            for source in self._order.inputs.values()
+            if (source["kind"], source["where"]) == ("run", run)
+        )
+        return kept_file(self._directory.parents[2], run, key, name)
 
     def workspace(self) -> Path:
         return workspace(self._directory.parent, self._order.number)
@@ -152,9 +174,22 @@ class AttemptContext:
 
     def close(self) -> int:
         """Make the event stream durable; its final offset."""
+        self._tell_shared()
         offset = self._events.sync()
         self._events.close()
         return offset
+
+    def _used(self, actual_s: float, alone_s: float) -> None:
+        self._shared[SHARED_ACTUAL] += actual_s
+        self._shared[SHARED_ALONE] += alone_s
+
+    def _tell_shared(self) -> None:
+        """The sums so far; the largest of an attempt counts."""
+        self._shared_at = monotonic()
+        if self._shared != self._told_shared:
+            self._told_shared = dict(self._shared)
+            for name, seconds in self._told_shared.items():
+                self.timing(name, seconds, 0)
 
     def _due(self, step: int) -> bool:
         order = self._order

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,20 +34,22 @@ from ftd.protocol import (
     Order,
     Result,
 )
-from ftd.source import CODE, SOURCE, planned_job
+from ftd.source import CODE, SOURCE, planned_job, verify_interpreter
 from ftd.states import Outcome
 from ftd.worker.context import AttemptContext
 from ftd.worker.log import say
 
 
-def main(directory: Path) -> int:
+def main(
+    directory: Path, make_context: Callable[[Path, Order], AttemptContext] = AttemptContext
+) -> int:
     """Execute the attempt ordered in `directory`; the process's exit status.
 
     That of :func:`attempt`, 3 when fenced off before the first write, 2 when the order is damaged,
     74 when the disk would not take what had to be written (the last checkpoint counts).
     """
     try:
-        return _begin(directory)
+        return _begin(directory, make_context)
     except (StorageError, OSError) as error:
         if not is_storage_trouble(error) and not isinstance(error, StorageError):
             raise
@@ -55,7 +57,7 @@ def main(directory: Path) -> int:
         return EXIT_STORAGE
 
 
-def _begin(directory: Path) -> int:
+def _begin(directory: Path, make_context: Callable[[Path, Order], AttemptContext]) -> int:
     try:
         order = Order.from_json(read_json(directory / ORDER) or {})
     except ValueError as error:
@@ -67,7 +69,7 @@ def _begin(directory: Path) -> int:
         return EXIT_FENCED
     os.register_at_fork(after_in_child=partial(_become_helper, lock))
     faults.point("worker.locked")
-    return attempt(directory, order)
+    return attempt(directory, order, make_context)
 
 
 def _become_helper(lock: int) -> None:
@@ -80,7 +82,11 @@ def _become_helper(lock: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def attempt(directory: Path, order: Order) -> int:
+def attempt(
+    directory: Path,
+    order: Order,
+    make_context: Callable[[Path, Order], AttemptContext] = AttemptContext,
+) -> int:
     """Execute `order`, the run's lock being held; the process's exit status.
 
     0 when a result was sealed, 75 when asked to leave.  Raises StorageError or OSError when the
@@ -89,7 +95,7 @@ def attempt(directory: Path, order: Order) -> int:
     seal_json(directory / WORKER, own_identity().as_json())
     (directory / HEARTBEAT).touch()
 
-    context = AttemptContext(directory, order)
+    context = make_context(directory, order)
     signal.signal(signal.SIGTERM, lambda *_: context.signalled())
     threads = f"{order.threads} thread{'s' if order.threads > 1 else ''}"
     say(f"r{order.run_id}, attempt {order.number}: {order.job} on {order.device_id}, {threads}")
@@ -165,6 +171,7 @@ def _completed(completed: Completed) -> Result:
 
 
 def _run(order: Order, context: AttemptContext) -> Completed:
+    verify_interpreter(order.inputs)
     job = _job(order)
     if job.version != order.job_version:
         raise InputError(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ftd.errors import DataError
 from jobs.data.images import Images
 from jobs.data.keyed import Indices
 from jobs.data.perceptual import NEAR_BITS, has_near
@@ -48,9 +49,23 @@ def twins(images: Images, indices: Indices, others: Indices) -> Twins:
 
 
 def without_twins(images: Images, splits: Splits) -> Splits:
-    """`splits` without the training images that have a twin in validation or test."""
+    """`splits` without the training images that have a twin in validation or test.
+
+    Raises DataError when that leaves none of a class.
+    """
     held_out = np.concatenate([splits.val, splits.test])
-    return replace(splits, train=splits.train[~twins(images, splits.train, held_out).any])
+    left = splits.train[~twins(images, splits.train, held_out).any]
+    listing = images.listing
+    before, after = (listing.images_per_class(train) for train in (splits.train, left))
+    gone = np.flatnonzero((before > 0) & (after == 0))
+    if len(gone):
+        raise DataError(
+            f"no training image of class {listing.class_names[gone[0]]} is left: all of them, or "
+            "nearly the same pictures, are also validated or tested on",
+            where=listing.where,
+            fix="Use target.duplicates: report, or split in another way",
+        )
+    return replace(splits, train=left)
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def _shard(
     looks = np.zeros((len(indices), 2), np.uint64)
     unreadable: dict[int, str] = {}
 
-    def decode(index: int) -> tuple[Pixels, bytes] | str:
+    def decode(index: int) -> tuple[bytes, bytes, tuple[int, int]] | str:
         box = listing.boxes[index] if listing.boxes else None
         try:
             content = listing.content(index)
@@ -162,7 +162,9 @@ def _shard(
                 where=listing.where,
                 fix="Replace or remove it, or set target.corrupt: skip",
             ) from error
-        return image, hashlib.sha256(content + repr(box).encode() * (box is not None)).digest()
+        digest = hashlib.sha256(content + repr(box).encode() * (box is not None)).digest()
+        pixels = image.tobytes()
+        return pixels, digest, (_digest64(pixels), perceptual_hash(image))
 
     def write_images(path: Path) -> None:
         # Written, not mapped: a disk that fills up under a mapped file kills the process.
@@ -174,10 +176,9 @@ def _shard(
                     unreadable[row] = found
                     stream.write(bytes(size * size * 3))
                     continue
-                image, digest = found
-                stream.write(image.tobytes())
+                pixels, digest, looks[row] = found
+                stream.write(pixels)
                 contents[row] = np.frombuffer(digest, np.uint8)
-                looks[row] = _digest64(image.tobytes()), perceptual_hash(image)
 
     # The order matters: the rest is known once the images are decoded.
     writers = {
@@ -202,5 +203,10 @@ def _reason(error: BaseException, listing: Listing, index: int) -> str:
             source=listing.where,
             fix="Check that it is mounted",
         ) from error
+    return unreadable_reason(error)
+
+
+def unreadable_reason(error: BaseException) -> str:
+    """Why an image cannot be read, for people; `error` is one of UNREADABLE."""
     # the text of this one tells of a buffer
     return "no known kind of image" if isinstance(error, UnidentifiedImageError) else str(error)

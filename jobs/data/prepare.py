@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -103,7 +104,11 @@ def _readable(images: Images, members: Indices, context: Context) -> Indices:
         raise DataError("no image can be read", where=images.listing.where)
     by_id = {images.listing.ids[index]: why for index, why in skipped.items()}
     context.note("skipped", num_images=len(by_id), recorded_in="skipped.json")
-    context.artifact("skipped.json", lambda path: path.write_text(json.dumps(by_id)))
+
+    def write(path: Path) -> None:
+        path.write_text(json.dumps(by_id))
+
+    context.artifact("skipped.json", write)
     return np.setdiff1d(members, np.array(list(skipped), np.int64))
 
 

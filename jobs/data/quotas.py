@@ -37,14 +37,14 @@ def proportional(counts: Counts, total: int) -> Counts:
     turns = np.concatenate([(np.arange(n) + 0.5) / n for n in counts.tolist()])
     classes = np.repeat(np.arange(len(counts)), counts)
     first = np.lexsort((classes, turns))[:total]
-    return np.bincount(classes[first], minlength=len(counts))
+    return np.asarray(np.bincount(classes[first], minlength=len(counts)))
 
 
 def long_tail(imbalance: ImbalanceParams, largest: int, total: int, ranks: Indices) -> Counts:
     """Images of each class under `imbalance`; class c is the ranks[c]-th of the tail (int64, K).
 
     With hold: max the largest class has `largest`; with hold: total all together have `total`.
-    Every class has one at least.
+    Every class has one at least, and never fewer when there are more of all.
     """
     num_classes = len(ranks)
     shape = imbalance.ratio ** (-ranks / max(num_classes - 1, 1))
@@ -52,16 +52,14 @@ def long_tail(imbalance: ImbalanceParams, largest: int, total: int, ranks: Indic
         return np.maximum(np.rint(largest * shape).astype(np.int64), 1)
     if total < num_classes:
         raise DataError(f"{total} images are fewer than the {num_classes} classes")
+    # Webster's method, as above; that each class has one comes first
     exact = total * shape / shape.sum()
-    counts = np.maximum(np.floor(exact).astype(np.int64), 1)
-    while (left := total - int(counts.sum())) != 0:  # a few rounds: one seat at a time per class
-        short = np.argsort(counts - exact, kind="stable")
-        if left > 0:
-            counts[short[:left]] += 1
-        else:
-            over = [c for c in short[::-1].tolist() if counts[c] > 1]
-            counts[over[:-left]] -= 1
-    return counts
+    num_seats = np.ceil(exact).astype(np.int64) + num_classes  # more than any class can get
+    seats = np.concatenate([np.arange(n) for n in num_seats.tolist()])
+    classes = np.repeat(np.arange(num_classes), num_seats)
+    turns = np.where(seats == 0, 0.0, (seats + 0.5) / shape[classes])
+    first = np.lexsort((ranks[classes], turns))[:total]
+    return np.asarray(np.bincount(classes[first], minlength=num_classes))
 
 
 def tail_ranks(class_names: tuple[str, ...], seed: int) -> Indices:

@@ -1,12 +1,14 @@
 """torchvision's classification datasets by name, from a root that already holds their files.
 
 Nothing is downloaded: what is there is an input of the run, and its key.  torchvision checks the
-published digests of those files that are pickles (CIFAR) before it reads them.
+published digests of those files that are pickles (CIFAR) before it reads them.  Image files are
+read here, as only some formats are safe (see :mod:`jobs.data.files`).
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ftd.errors import DataError
+from jobs.data.files import content_of, image_of
 from jobs.data.listing import Listing, SplitName
 
 TRAIN_FLAG: Mapping[SplitName, Mapping[str, Any]] = {
@@ -24,15 +27,21 @@ TRAIN_FLAG: Mapping[SplitName, Mapping[str, Any]] = {
 TRAIN_TEST: Mapping[SplitName, Mapping[str, Any]] = {
     "train": {"split": "train"}, "test": {"split": "test"},
 }  # fmt: skip
-THREE: Mapping[SplitName, Mapping[str, Any]] = {**TRAIN_TEST, "val": {"split": "val"}}
+THREE: Mapping[SplitName, Mapping[str, Any]] = {
+    "train": {"split": "train"}, "val": {"split": "val"}, "test": {"split": "test"},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Source:
-    """How a dataset's sets are asked for, and which attribute holds their labels."""
+    """How a dataset's sets are asked for, and which attributes hold their labels and files.
+
+    A label is a number, or the last of a pair; a file a path, or the first of a pair.
+    """
 
     sets: Mapping[SplitName, Mapping[str, Any]]
     labels: str = "targets"
+    files: str = ""  # of a dataset of image files
     names: tuple[str, ...] = field(default=())  # of the classes, where torchvision has none
 
 
@@ -40,22 +49,22 @@ DIGITS = tuple("0123456789")
 SOURCES: Mapping[str, _Source] = {
     "CIFAR10": _Source(TRAIN_FLAG),
     "CIFAR100": _Source(TRAIN_FLAG),
-    "Caltech101": _Source({"train": {}}, "y"),
-    "DTD": _Source(THREE, "_labels"),
-    "EuroSAT": _Source({"train": {}}),
-    "FGVCAircraft": _Source(THREE, "_labels"),
+    "Caltech101": _Source({"train": {}}, "y", "index"),
+    "DTD": _Source(THREE, "_labels", "_image_files"),
+    "EuroSAT": _Source({"train": {}}, files="samples"),
+    "FGVCAircraft": _Source(THREE, "_labels", "_image_files"),
     "FashionMNIST": _Source(TRAIN_FLAG),
-    "Flowers102": _Source(THREE, "_labels"),
-    "Food101": _Source(TRAIN_TEST, "_labels"),
-    "GTSRB": _Source(TRAIN_TEST, "_samples"),
+    "Flowers102": _Source(THREE, "_labels", "_image_files"),
+    "Food101": _Source(TRAIN_TEST, "_labels", "_image_files"),
+    "GTSRB": _Source(TRAIN_TEST, "_samples", "_samples"),
     "KMNIST": _Source(TRAIN_FLAG),
     "MNIST": _Source(TRAIN_FLAG),
     "OxfordIIITPet": _Source(
-        {"train": {"split": "trainval"}, "test": {"split": "test"}}, "_labels"
+        {"train": {"split": "trainval"}, "test": {"split": "test"}}, "_labels", "_images"
     ),
     "STL10": _Source(TRAIN_TEST, "labels"),
-    "SVHN": _Source(TRAIN_TEST, "labels", DIGITS),
-    "StanfordCars": _Source(TRAIN_TEST, "_samples"),
+    "SVHN": _Source(TRAIN_TEST, "labels", names=DIGITS),
+    "StanfordCars": _Source(TRAIN_TEST, "_samples", "_samples"),
     "USPS": _Source(TRAIN_FLAG, names=DIGITS),
 }
 
@@ -70,6 +79,7 @@ def torchvision_listing(name: str, root: Path, *, given: bool) -> Listing:
     splits: list[SplitName] = []
     labels: list[int] = []
     places: list[tuple[Any, int]] = []
+    files: list[str] = []
     class_names: tuple[str, ...] = ()
     for split, arguments in source.sets.items():
         dataset = _opened(name, root, arguments)
@@ -79,6 +89,7 @@ def torchvision_listing(name: str, root: Path, *, given: bool) -> Listing:
         splits += [split] * len(found)
         labels += found
         places += [(dataset, row) for row in range(len(found))]
+        files += _files(dataset, source)
 
     def content(index: int) -> bytes:
         dataset, row = places[index]
@@ -88,8 +99,8 @@ def torchvision_listing(name: str, root: Path, *, given: bool) -> Listing:
         class_names=class_names,
         ids=tuple(ids),
         labels=np.array(labels, dtype=np.int64),
-        content=content,
-        image=_unpacked,
+        content=content_of(root, files) if files else content,
+        image=image_of if files else _unpacked,
         where=str(root),
         given=tuple(splits) if given else None,
     )
@@ -107,6 +118,22 @@ def _opened(name: str, root: Path, arguments: Mapping[str, Any]) -> Any:
             where=str(root),
             fix=f"Fetch it beforehand: torchvision.datasets.{name}({str(root)!r}, download=True)",
         ) from error
+
+
+def _files(dataset: Any, source: _Source) -> list[str]:
+    """Where the images are, if they are files; Caltech101 has only their numbers."""
+    if source.files == "index":
+        return [
+            os.path.join(
+                dataset.root,
+                "101_ObjectCategories",
+                dataset.categories[label],
+                f"image_{n:04d}.jpg",
+            )
+            for label, n in zip(dataset.y, dataset.index, strict=True)
+        ]
+    found = getattr(dataset, source.files) if source.files else ()
+    return [os.fspath(file[0] if isinstance(file, tuple) else file) for file in found]
 
 
 def _label(value: Any) -> int:

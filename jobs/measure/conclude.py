@@ -12,11 +12,11 @@ import numpy.typing as npt
 from safetensors.torch import save_file
 
 from ftd.job import Completed
-from jobs.measure.details import write_details
+from jobs.measure.details import keep_predictions
 from jobs.measure.digest import state_sha256
 from jobs.measure.evaluate import evaluate
 from jobs.measure.memory import peak_memory_bytes
-from jobs.measure.predictions import write_predictions
+from jobs.measure.predictions import Predicted, Predictions
 from jobs.measure.scoring import Scoring, named
 from jobs.train.loop import Training
 from jobs.train.state import TrainingState
@@ -57,11 +57,7 @@ def conclude(
         if state.diverged or not name.startswith("val/"):  # those stand at their own step
             context.metric(name, value, state.step)
 
-    predictions = {name: (splits.by_name()[name], found) for name, found in logits.items()}
-    context.artifact("predictions.csv", lambda path: write_predictions(path, listing, predictions))
-    context.artifact(
-        "classes.json", lambda path: write_details(path, training.scoring, listing, predictions)
-    )
+    keep_predictions(context, training.scoring, _predictions(training, logits))
     context.timing("peak_memory_bytes", peak_memory_bytes(context.device), state.step)
     context.artifact(
         "weights.safetensors", lambda path: _write_weights(path, training, state, layers)
@@ -72,6 +68,18 @@ def conclude(
         num_steps=state.step,
         flags=training.flags(state),
     )
+
+
+def _predictions(training: Training, logits: Mapping[str, Logits]) -> Predictions:
+    images, scoring = training.loader.images, training.scoring
+    splits = {}
+    for name, found in logits.items():
+        indices = training.splits.by_name()[name]
+        ids = tuple(images.listing.ids[index] for index in indices.tolist())
+        labels = images.listing.labels[indices]
+        splits[name] = Predicted(ids, images.digests[indices], labels, found)
+    terciles = tuple(tuple(classes.tolist()) for classes in scoring.terciles)
+    return Predictions(images.listing.class_names, scoring.multi_label, terciles, splits)
 
 
 def _logits(
@@ -102,7 +110,9 @@ def _write_weights(path: Path, training: Training, state: TrainingState, layers:
         "model": network.model,
         "layers": layers,
         "class_names": network.class_names,
-        "preprocessing": asdict(loader.preprocessing) | {"size": loader.crop_size},
+        "multi_label": training.scoring.multi_label,
+        "preprocessing": asdict(loader.preprocessing)
+        | {"size": loader.crop_size, "decode_size": loader.images.size},
     }
     tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state().items()}
     save_file(tensors, path, {"ftd": json.dumps(described, sort_keys=True)})

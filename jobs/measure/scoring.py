@@ -6,7 +6,7 @@ All are means over samples, or over the classes for which they are defined.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -158,8 +158,8 @@ class Scoring:
     def _truth(self, labels: Labels) -> npt.NDArray[np.bool_]:
         """Which sample (N) is of which class (K)."""
         if self.multi_label:
-            return labels == 1
-        return labels[:, None] == np.arange(self.num_classes)
+            return np.asarray(labels == 1)
+        return np.asarray(labels[:, None] == np.arange(self.num_classes))
 
     def _by_tercile(self, recall: Floats) -> Found:
         found = {}
@@ -179,17 +179,13 @@ class _Ranks:
 
     @classmethod
     def of(cls, scores: Floats, truth: npt.NDArray[np.bool_]) -> _Ranks:
-        some, all_ = truth.any(axis=0), truth.all(axis=0)
-
-        def each(measure: Callable[..., float], defined: npt.NDArray[np.bool_]) -> Floats:
-            columns = zip(scores.T, truth.T, defined, strict=True)
-            return np.array([measure(s, t) if d else math.nan for s, t, d in columns])
-
-        return cls(
-            each(ranking.average_precision, some),
-            each(ranking.voc07_average_precision, some),
-            each(ranking.auroc, some & ~all_),
-        )
+        found = np.full((3, scores.shape[1]), math.nan)
+        for label in np.flatnonzero(truth.any(axis=0)).tolist():
+            one = ranking.Ranking.of(scores[:, label], truth[:, label])
+            found[:2, label] = one.average_precision, one.voc07_average_precision
+            if not truth[:, label].all():
+                found[2, label] = one.auroc
+        return cls(*found)
 
 
 def _ranked(scores: Floats, truth: npt.NDArray[np.bool_]) -> Found:

@@ -13,7 +13,7 @@ from jobs.models.construct import constructed
 from jobs.models.dropout import DropoutKeys
 from jobs.models.exact import make_exact
 from jobs.models.initialise import initial_state
-from jobs.models.network import Layer, Network, layer_index
+from jobs.models.network import Layer, Network, layer_index, versioned
 from jobs.models.numbering import classifier_of
 from jobs.models.treatment import freeze
 from jobs.models.weights import State, fitted
@@ -69,6 +69,7 @@ def build(
         shapes = {name: tensor.shape for name, tensor in empty.items()}
         kept = [name for name in empty if name not in state]
         state |= fitted(pretrained, shapes, kept, classifier)
-    module.load_state_dict(state, assign=True)  # strict: no tensor is left without memory
+    # strict: no tensor is left without memory
+    module.load_state_dict(versioned(module, state), assign=True)
     freeze(module, layers, treatments)
     return Network(model, module, layers, tuple(treatments), tuple(class_names), keys)

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-
 Built = TypeVar("Built", bound=tuple[nn.Module, object])
 
 

@@ -1,7 +1,7 @@
 """Describes a network in a process of its own, for planners that have no torch.
 
 ``python -P -m jobs.models.describe timm/NAME`` prints one line of JSON: ``layers`` and ``record``,
-or why the network is ``refused``.
+or why the network is ``refused``; with ``--list`` the ``names`` of all there are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jobs.layers import packed
 from jobs.models.build import skeleton
 from jobs.models.dropout import DropoutKeys
 from jobs.models.exact import check_exact, make_exact
-from jobs.models.timm_zoo import record
+from jobs.models.timm_zoo import names, record
 
 _NUM_CLASSES = 13
 
@@ -38,9 +38,10 @@ def describe(model: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answer for the network named on the command line."""
+    """Answer for the network named on the command line, or list all names."""
     torch.set_num_threads(1)
-    print(json.dumps(describe(sys.argv[1])))
+    asked = sys.argv[1]
+    print(json.dumps({"names": names()} if asked == "--list" else describe(asked)))
 
 
 if __name__ == "__main__":

@@ -41,17 +41,20 @@ def make_exact(module: nn.Module, layers: Sequence[Layer], keys: DropoutKeys) ->
 def _keyed(part: nn.Module) -> tuple[type[KeyedDropout], float] | None:
     """The keyed dropout that replaces `part`, and its rate; None when there is nothing to replace.
 
-    timm's DropPath is known by its name, since timm need not be installed.
+    timm's DropPath is known by its name, since timm need not be installed.  A dropout of rate 0
+    draws nothing and stays: fused attention looks up its rate.
     """
     from torchvision.ops import StochasticDepth  # torchvision takes seconds to import
 
     if type(part) is nn.Dropout:
-        return KeyedDropout, part.p
-    if isinstance(part, StochasticDepth) and part.mode == "row":
-        return KeyedDropPath, part.p
-    if type(part).__name__ == "DropPath" and getattr(part, "scale_by_keep", False):
-        return KeyedDropPath, float(getattr(part, "drop_prob", 0) or 0)
-    return None
+        kind, rate = KeyedDropout, part.p
+    elif isinstance(part, StochasticDepth) and part.mode == "row":
+        kind, rate = KeyedDropPath, part.p
+    elif type(part).__name__ == "DropPath" and getattr(part, "scale_by_keep", False):
+        kind, rate = KeyedDropPath, float(getattr(part, "drop_prob", 0) or 0)
+    else:
+        return None
+    return (kind, rate) if rate else None
 
 
 def _is_mean(pool: nn.AdaptiveAvgPool2d) -> bool:
@@ -78,15 +81,15 @@ class _NothingRandom(TorchDispatchMode):
         if torch.Tag.nondeterministic_seeded in func.tags:
             where = max(self.tracker.parents, key=len).partition(".")[2] or "the network itself"
             raise UnknownName(
-                f"{self.model} draws random numbers in {where} ({func.name()}) that cannot be keyed "
-                "by image, so its runs could not be resumed exactly",
+                f"{self.model} draws random numbers in {where} ({func.name()}) that cannot be "
+                "keyed by image, so its runs could not be resumed exactly",
                 fix="Choose another network",
             )
         return func(*args, **(kwargs or {}))
 
 
 def check_exact(model: str, module: nn.Module, num_classes: int, size: int) -> None:
-    """Raises UnknownName naming the part of `module` that draws random numbers in training.
+    """Raises UnknownName naming the part of `module` that draws by anything but image in training.
 
     A training pass of two images of `size` pixels on the meta device, where `module` is moved: it
     costs no arithmetic, and nothing can be computed with `module` afterwards.
@@ -97,8 +100,14 @@ def check_exact(model: str, module: nn.Module, num_classes: int, size: int) -> N
         if isinstance(part, KeyedDropout):
             part.keys.sample_keys = keys
     check = _NothingRandom(model)
-    with torch.device("meta"), check.tracker, check:
-        logits = module(torch.empty(2, 3, size, size))
+    try:
+        with torch.device("meta"), check.tracker, check:
+            logits = module(torch.empty(2, 3, size, size))
+    except ValueError as error:  # of a keyed dropout
+        raise UnknownName(
+            f"{model} drops out what belongs to no one image ({str(error).partition(';')[0]})",
+            fix="Choose another network",
+        ) from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
         raise UnknownName(
             f"{model} does not give one score per class in training", fix="Choose another network"

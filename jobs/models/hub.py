@@ -27,7 +27,7 @@ def hub_file(model: str, repository: str, *, allow_downloads: bool) -> Path:
     if path is None:
         raise WeightsError(
             f"the published weights of {model} ({repository}) are not on this machine",
-            fix=f"Set allow_downloads = true in ftd.toml, or get them by `hf download {repository}` "
+            fix=f"Set allow_downloads = true in ftd.toml, or run `hf download {repository}` "
             f"(into {hub_folder()}), or give a file: model.weights: {{file: ...}}",
         )
     kept = path.resolve()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -30,6 +30,14 @@ def layer_index(layers: Sequence[Layer], name: str) -> int:
     if len(found) != 1:
         raise LookupError(f"{name} belongs to {len(found)} layers, must be 1")
     return found[0]
+
+
+def versioned(module: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`state` with the versions of `module`'s parts, without which some refuse their tensors."""
+    complete = module.state_dict()  # carries them as an attribute
+    complete.clear()
+    complete.update(state)
+    return complete
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,4 +113,4 @@ class Network:
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         """Copy a complete :meth:`state` into the network; RuntimeError when it does not fit."""
-        self.module.load_state_dict(state)
+        self.module.load_state_dict(versioned(self.module, state))

@@ -23,7 +23,7 @@ CLASSIFIER = "classifier"
 
 
 def ruled(module: nn.Module, rule: Rule) -> tuple[Layer, ...]:
-    """The layers of `module` by a family's rule; LookupError for a tensor that no pattern covers."""
+    """The layers of `module` by a rule; LookupError for a tensor that no pattern covers."""
     patterns = [(re.compile(rf"(?:{pattern})(?=\.|$)"), name) for pattern, name in rule]
     members: dict[tuple[str, str], dict[str, None]] = {}  # (name, module if one each) -> modules
     for tensor in module.state_dict():

@@ -30,9 +30,7 @@ def layer_table() -> dict[str, str]:
 def imagenet_table() -> dict[str, dict[str, Any]]:
     """The published ImageNet weights of every network, less what most records have in common."""
     return {
-        model: {
-            name: value for name, value in _imagenet(model).items() if value != USUAL.get(name)
-        }
+        model: {name: value for name, value in _imagenet(model).items() if value != USUAL.get(name)}
         for model in models()
     }
 

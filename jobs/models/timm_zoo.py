@@ -27,6 +27,12 @@ def timm_library() -> ModuleType:
     return timm
 
 
+def names() -> list[str]:
+    """The names of all networks, sorted, without ``timm/``."""
+    found: list[str] = sorted(timm_library().list_models())
+    return found
+
+
 def skeleton(model: str, num_classes: int) -> tuple[nn.Module, tuple[Layer, ...]]:
     """The network called ``timm/NAME`` and its layers; the weights are whatever timm puts there.
 
@@ -39,6 +45,8 @@ def skeleton(model: str, num_classes: int) -> tuple[nn.Module, tuple[Layer, ...]
         raise UnknownName(f"timm has no network '{name}'", fix=near)
     try:
         module = timm.create_model(name, pretrained=False, num_classes=num_classes)
+    except NotImplementedError:  # it computes with weights that have no memory yet
+        raise
     except RuntimeError as error:  # an unknown tag behind the dot
         raise UnknownName(f"timm cannot make '{name}' ({error})") from error
     return module, _layers(model, module)
@@ -104,4 +112,3 @@ def record(module: nn.Module) -> dict[str, Any]:
         "crop": size,
         "only": bool(known.get("fixed_input_size")),
     }
-

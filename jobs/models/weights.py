@@ -19,7 +19,7 @@ from ftd.regular import open_regular
 from jobs.models import efficientnet_lite, zoo
 from jobs.models.published import locate
 from jobs.records import record
-from jobs.sources import Weights, WeightsFile, check_digest
+from jobs.sources import Weights, WeightsFile, WeightsRun, check_digest
 
 State = dict[str, torch.Tensor]
 
@@ -47,6 +47,7 @@ def load(model: str, weights: Weights, *, allow_downloads: bool) -> State | None
     Floating-point tensors come as float32.  Raises WeightsError when the file is missing, damaged,
     or would execute code.
     """
+    assert not isinstance(weights, WeightsRun), "jobs.models.kept knows how"
     if isinstance(weights, WeightsFile):
         check_digest(Path(weights.file), weights.sha256)
         return renamed(read(Path(weights.file)), weights.key_map)

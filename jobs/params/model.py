@@ -17,10 +17,14 @@ Std = Annotated[float, Field(gt=0)]
 class ModelParams(Params):
     """The network and what it starts from."""
 
-    name: str = Field(description="Network, for example efficientnet_lite0 or resnet18.")
+    name: str = Field(
+        description="Network: one of torchvision's by its name, efficientnet_lite0, or one of "
+        "timm's as timm/NAME. `ftd layers --list` shows the names."
+    )
     weights: Weights = Field(
         default="imagenet",
-        description="Pretrained weights: imagenet, none (from scratch), or {file, key_map}.",
+        description="Pretrained weights: imagenet (the published ones), none (from scratch), "
+        "{file: ...} or {run: r12}.",
     )
     mean: tuple[Mean, Mean, Mean] | None = Field(
         default=None,

@@ -10,6 +10,7 @@ from ftd.job import Params
 from jobs.params.augment import AugmentParams
 from jobs.params.fields import Fraction
 from jobs.params.layerwise import BatchNormParams, UnfreezeParams
+from jobs.params.lr_find import LrFindParams
 from jobs.params.metrics import ValidationMetric
 from jobs.params.regularisation import EarlyStopParams, L2SPParams
 
@@ -34,6 +35,11 @@ class TrainParams(Params):
     )
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="Optimizer.")
     lr: float = Field(default=1e-2, gt=0, description="Peak learning rate of copied layers.")
+    lr_find: LrFindParams | None = Field(
+        default=None,
+        description="{lowest, highest, steps, divisor}: instead of lr, what a short search on "
+        "training images finds; {} for the usual range. It is in the results as train/lr.",
+    )
     head_lr_factor: float = Field(
         default=1.0, gt=0, description="Learning rate of new layers R(...), as a multiple of lr."
     )

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ftd.errors import DataError
 from ftd.job import Context
 from ftd.metric_names import goodness
 from jobs.data.augment import Augmentation
@@ -215,24 +214,23 @@ class Training:
         return ("stuck",) if self.measured(state)[self._right] <= share + error else ()
 
     def final_metrics(self, state: TrainingState) -> dict[str, float]:
-        """The last ``train/loss`` and ``train/top1``; those of chance after divergence."""
-        if not state.diverged:
-            return named("train", self.measured(state))
+        """The last ``train/loss`` and ``train/top1``, those of chance after divergence; and
+        ``train/lr`` if it was searched for."""
+        found = {} if state.found_lr is None else {"lr": state.found_lr}
         num_classes = self.scoring.num_classes
-        if self.scoring.multi_label:
-            return named("train", {"loss": math.log(2), self._right: 0.5})
-        return named("train", {"loss": math.log(num_classes), self._right: 1 / num_classes})
+        if not state.diverged:
+            found |= self.measured(state)
+        elif self.scoring.multi_label:
+            found |= {"loss": math.log(2), self._right: 0.5}
+        else:
+            found |= {"loss": math.log(num_classes), self._right: 1 / num_classes}
+        return named("train", found)
 
 
 def _order(train: TrainParams, digests: Bits, labels: Labels, seed: int) -> Order:
     """The order of training images with these `digests` and `labels`."""
     if train.sampling == "all":
         return Order(digests, train.batch_size, seed)
-    if labels.ndim == 2:
-        raise DataError(
-            "train.sampling: balanced is for one label per image, the target has several",
-            fix="Use sampling: all",
-        )
     return BalancedOrder(digests, train.batch_size, seed, labels=labels)
 
 

@@ -77,15 +77,10 @@ def objective(
 ) -> Objective:
     """What `train` asks for, on training images with these `labels` (N, or (N, K)).
 
-    Raises DataError for class weights that these classes cannot have.
+    Raises DataError for weights of classes that there are not.
     """
     weights, several = None, labels.ndim == 2
     if train.class_weights is not None:
-        if several:
-            raise DataError(
-                "train.class_weights are for one label per image, the target has several",
-                fix="Leave them out",
-            )
         if train.class_weights == "balanced":
             found = _balanced(labels, len(class_names))
         else:

@@ -42,8 +42,9 @@ class TrainingState:
     ``sums`` (float64, 2) adds up loss and right answers over the images of the current epoch.
     ``best`` holds the weights of ``best_step``, the validated step with the best value so far
     (0: none).  ``average`` is what is validated and kept in place of the weights, ``start`` what
-    L2-SP pulls to, ``scaler`` keeps float16 gradients in range, ``patience`` stops early; each is
-    None where it is not asked for.
+    L2-SP pulls to, ``scaler`` keeps float16 gradients in range, ``patience`` stops early,
+    ``found_lr`` is what ``train.lr`` (1 then) is multiplied with; each is None where it is not
+    asked for.
     """
 
     network: Network
@@ -59,6 +60,7 @@ class TrainingState:
     start: StartingPoint | None = None
     scaler: torch.amp.GradScaler | None = None
     patience: Patience | None = None
+    found_lr: float | None = None
 
     @classmethod
     def initial(cls, network: Network, train: TrainParams, device: str) -> TrainingState:
@@ -113,6 +115,8 @@ class TrainingState:
         }
         if self.patience is not None:
             facts["patience"] = {"step": self.patience.step, "value": self.patience.value}
+        if self.found_lr is not None:
+            facts["found_lr"] = self.found_lr
         if self.scaler is not None:
             scaler = self.scaler.state_dict()
             facts["scaler"] = {name: scaler[name] for name in SCALER}
@@ -136,6 +140,7 @@ class TrainingState:
         self.diverged = facts["diverged"]
         self.best_step = facts["best_step"]
         self.best_value = facts["best_value"]
+        self.found_lr = facts.get("found_lr")
         if self.average is not None:
             for name, tensor in _below("average", tensors).items():
                 self.average.tensors[name].copy_(tensor)

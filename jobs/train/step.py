@@ -34,8 +34,15 @@ class Stepper:
 
     def take(self, state: TrainingState, batch: Batch) -> None:
         """Train `state` on `batch`, and count its loss and right answers."""
+        factor = lr_factor(self.params, state.step, self.num_steps, self.steps_per_epoch)
+        if state.found_lr is not None:
+            factor *= state.found_lr
+        self.take_at(state, batch, factor)
+
+    def take_at(self, state: TrainingState, batch: Batch, factor: float) -> None:
+        """The same with learning rates of `factor` times their peaks."""
         network, step = state.network, state.step
-        set_lr(state.optimizer, lr_factor(self.params, step, self.num_steps, self.steps_per_epoch))
+        set_lr(state.optimizer, factor)
         if self.params.unfreeze is not None:
             chosen = network.treatments
             hold(network, waiting(self.params.unfreeze, chosen, step, self.steps_per_epoch))
