@@ -16,71 +16,20 @@ import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 import venv
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from site import getsitepackages
 from xml.etree import ElementTree
 
-ROOT = Path(__file__).parent.parent
-LIST = Path(__file__).parent / "controls.toml"
+from tests.control_list import ROOT, Control, controls
+
 PACKAGES = ("ftd", "jobs", "migrations")
 WAIT_S = 30  # of tests for what will not come: they wait far longer for a loaded machine
 LIMIT_S = 120  # of one test; one that hangs has failed
 INTERRUPT_S = 20  # for its fixtures to clean up then
-
-
-@dataclass(frozen=True)
-class Change:
-    """A file below the root, and the text in it that is replaced."""
-
-    file: str
-    old: str
-    new: str
-
-    def applied(self, root: Path) -> str:
-        """The changed file's text.  Raises ValueError unless the old text is there once."""
-        text = (root / self.file).read_text()
-        if text.count(self.old) != 1:
-            raise ValueError(f"{text.count(self.old)} times in {self.file}: {self.old!r}")
-        return text.replace(self.old, self.new)
-
-
-@dataclass(frozen=True)
-class Control:
-    """A mechanism to take out: `row` is part of what stands first in its row of the table.
-
-    Each of `tests` (below tests/) must fail then.
-    """
-
-    row: str
-    out: str
-    changes: tuple[Change, ...]
-    tests: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"without: {self.out}"
-
-
-def controls() -> list[Control]:
-    """All controls, as they are listed."""
-    found = []
-    for row in tomllib.loads(LIST.read_text())["row"]:
-        for one in row["control"]:
-            changes = (one, *one.get("also", ()))
-            found.append(
-                Control(
-                    row["when"],
-                    one["out"],
-                    tuple(Change(c["file"], c["old"], c["new"]) for c in changes),
-                    tuple(one["tests"]),
-                )
-            )
-    return found
 
 
 class Bench:
@@ -102,13 +51,15 @@ class Bench:
         where = self._call("-P", "-c", f"import {', '.join(PACKAGES)}; print(ftd.__path__[0])")
         assert where.strip() == str(self.root / "ftd"), f"not the copy: {where}"
 
-    def unfit(self, tests: Iterable[str]) -> dict[str, str]:
+    def unfit(self, tests: Collection[str]) -> dict[str, str]:
         """Those of the tests that do not pass although nothing is taken out, and why."""
+        missing = unknown(tests, self.root, self.python)
+        found = dict.fromkeys(missing, "there is no such test")
         report = self.folder / "report.xml"
-        done = self._pytest(*sorted(set(tests)), f"--junitxml={report}", limit_s=None)
+        known = sorted(set(tests) - missing)
+        done = self._pytest(*known, f"--junitxml={report}", limit_s=None)
         if done is None or done.returncode not in (0, 1):
             sys.exit(f"the tests cannot be run:\n{done.stdout if done else ''}")
-        found = {}
         for case in ElementTree.parse(report).iter("testcase"):
             trouble = [part for part in case if part.tag in ("failure", "error", "skipped")]
             if trouble:
@@ -177,6 +128,21 @@ class Bench:
         return done.stdout
 
 
+def unknown(
+    tests: Collection[str], root: Path = ROOT, python: Path | str = sys.executable
+) -> set[str]:
+    """Those of the tests that pytest does not find below `root`; parameters may be left out."""
+    files = sorted({f"tests/{test.partition('::')[0]}" for test in tests})
+    command = [str(python), "-P", "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, "--collect-only", "-q", *files],
+        cwd=root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {line.removeprefix("tests/") for line in done.stdout.splitlines()}
+    return set(tests) - found - {test.partition("[")[0] for test in found}
+
+
 def _files() -> list[str]:
     """What git has or would take in: no virtual environment, no caches."""
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -236,7 +202,7 @@ def _verdicts(chosen: Sequence[Control], folder: Path, jobs: int) -> list[str]:
     for number in range(jobs):
         benches.put(Bench(folder / str(number)))
     bench = benches.get()
-    unfit = bench.unfit(test for control in chosen for test in control.tests)
+    unfit = bench.unfit({test for control in chosen for test in control.tests})
     for test, why in unfit.items():
         print(f"without any change, {test} does not pass: {why}", flush=True)
     benches.put(bench)

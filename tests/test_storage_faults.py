@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 import re
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from ftd.ledger.details import run_details
 from ftd.ledger.reads import counts
 from ftd.ledger.storage_waits import FIRST_WAIT_S, pause
 from ftd.states import RunState
-from tests.homes import LiveHome, outcome_of, serving
+from tests.homes import FTD, LiveHome, outcome_of, serving
 from tests.iofaults import (
     EVERYTHING,
     OPENS,
@@ -208,6 +209,37 @@ def test_a_disk_that_refuses_what_the_daemon_writes(
         home.until(lambda: _done(home) == 2, "both runs are done")
         assert daemon.poll() is None
     assert home.log().count("refuses; trying again") <= 3
+    _check(home, twin)
+
+
+def test_commands_answer_while_the_home_they_look_at_is_read_only(
+    home: LiveHome, disk: FailingDisk, twin: Mapping[str, Any]
+) -> None:
+    """A daemon serves it, so that it can be read; wishes are refused in one line."""
+
+    def ftd(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*disk.launcher, *FTD, *arguments],
+            pass_fds=disk.descriptors,
+            input=SPEC.format(runs=3),
+            capture_output=True,
+            text=True,
+            env={**os.environ, "FTD_HOME": str(home.root)},
+        )
+
+    home.enqueue(SPEC.format(runs=1))
+    with serving(home):
+        home.until_step(8)
+        rule = disk.fail(errno.EROFS, EVERYTHING, rf"^{re.escape(str(home.root))}/(?!daemon\.out)")
+        for verb in ("status", "runs", "show r1", "logs r1", "export failing", "fsck"):
+            done = ftd(*verb.split())
+            assert done.returncode == 0, done.stderr
+            assert done.stdout or verb == "logs r1"
+        for verb in ("cancel r1", "hold failing", "prioritise failing 3", "enqueue -", "daemon"):
+            done = ftd(*verb.split())
+            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+        rule.lift()
+        home.until(lambda: _done(home) == 1, "it is done")
     _check(home, twin)
 
 

@@ -33,7 +33,7 @@ class AttemptContext:
         self._artifacts: dict[str, dict[str, Any]] = {}
         self._signalled = False
         self._saved_step = -1
-        self._saved_at = self._shown_at = self._looked_at = monotonic()
+        self._began = self._saved_at = self._shown_at = self._looked_at = monotonic()
         self._asked: str | None = None
 
     @property
@@ -107,7 +107,8 @@ class AttemptContext:
         time = monotonic()
         if time - self._shown_at >= PROGRESS_EVERY_S:
             self._shown_at = time
-            self._emit("progress", step=step, num_steps=num_steps, shown=shown)
+            elapsed_s = time - self._began
+            self._emit("progress", step=step, num_steps=num_steps, elapsed_s=elapsed_s, shown=shown)
             os.utime(self._directory / HEARTBEAT)
 
     def note(self, kind: str, **data: Any) -> None:
