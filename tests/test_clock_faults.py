@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +19,7 @@ from ftd.ledger.activity import running
 from ftd.ledger.db import opened
 from ftd.ledger.rows import LiveRow
 from ftd.process import Identity, alive
+from ftd.protocol import EXIT_STOPPED
 from ftd.views.progress import remaining_s
 from tests.homes import LiveHome, outcome_of, serving
 from tests.wrongclock import WrongClock
@@ -31,6 +34,7 @@ limits: {time_s: 600}
 """
 LARGE = SPEC.replace("step_s: 0.02", "width: 20000")
 HOUR_S = 3600.0
+STEP_S = 0.02
 MEMORY = Path("/sys/fs/cgroup/memory")
 
 
@@ -70,6 +74,39 @@ def _outcomes(home: LiveHome) -> list[str]:
     return [attempt["outcome"] for attempt in home.json("show", "r1")["attempts"]]
 
 
+def _check_times(home: LiveHome) -> None:
+    """Each attempt took about as long as its steps, and the run as long as its attempts."""
+    for attempt in home.json("show", "r1")["attempts"]:
+        took_s = attempt["ended_at"] - attempt["started_at"]
+        steps = attempt["checkpoint_step"] - (attempt["resumed_from_step"] or 0)
+        assert 0.5 * STEP_S * steps < took_s < 600
+    (run,) = home.runs()
+    assert 0 < run["cost_s"] < 600
+
+
+def _stop(home: LiveHome, daemon: subprocess.Popen[bytes]) -> None:
+    """SIGSTOP, but not in the middle of a write: then nobody else could write to the ledger."""
+    while True:
+        daemon.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, daemon.pid, os.WSTOPPED)
+        if _can_be_written(home):
+            return
+        daemon.send_signal(signal.SIGCONT)
+        time.sleep(0.01)
+
+
+def _can_be_written(home: LiveHome) -> bool:
+    ledger = sqlite3.connect(home.home.ledger, timeout=0, isolation_level=None)
+    try:
+        ledger.execute("BEGIN IMMEDIATE")
+        ledger.execute("ROLLBACK")
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        ledger.close()
+    return True
+
+
 @pytest.mark.parametrize("first", [HOUR_S, -HOUR_S])
 def test_a_daemon_with_another_clock_adopts_what_runs(
     home: LiveHome, clock: WrongClock, twin: object, first: float
@@ -85,6 +122,7 @@ def test_a_daemon_with_another_clock_adopts_what_runs(
     assert "adopted" in home.log()
     assert _outcomes(home) == ["completed"]
     assert outcome_of(home) == twin
+    _check_times(home)
 
 
 @pytest.mark.parametrize("jump_s", [HOUR_S, -HOUR_S])
@@ -102,10 +140,7 @@ def test_a_clock_that_jumps_costs_no_run_its_time(
         home.until_states("done")
     assert outcome_of(home) == twin
     assert _outcomes(home) == ["killed", "completed"]
-    (run,) = home.runs()
-    assert 0 <= run["cost_s"] < 600
-    for attempt in home.json("show", "r1")["attempts"]:
-        assert 0 <= attempt["ended_at"] - attempt["started_at"] < 600
+    _check_times(home)
     assert not re.search(r"-\d\S* (s|min|h|d)\b", home.ftd("status").stdout)
 
 
@@ -137,6 +172,8 @@ def test_a_back_off_never_lasts_longer_than_its_longest_wait_although_the_clock_
     home: LiveHome, clock: WrongClock
 ) -> None:
     """A run that failed while the clock was ahead does not wait until it is that late again."""
+    settings = home.root / "ftd.toml"
+    settings.write_text(settings.read_text().replace("backoff_s = 0.05", "backoff_s = 200"))
     clock.set_by(HOUR_S)
     home.enqueue(SPEC + "fail_at_step: 12\nfail_once: true\n")
     with serving(home):
@@ -146,12 +183,26 @@ def test_a_back_off_never_lasts_longer_than_its_longest_wait_although_the_clock_
     assert _outcomes(home) == ["failed", "completed"]
 
 
+def test_a_clock_that_jumps_shortens_no_grace(home: LiveHome, clock: WrongClock) -> None:
+    """A worker that was asked to leave has its time to do so, although an hour seems to pass."""
+    home.enqueue(SPEC.replace(f"step_s: {STEP_S}", "step_s: 2"))
+    with serving(home):
+        home.until_step(1)
+        assert home.ftd("hold", "clock").returncode == 0
+        home.until(lambda: "asked to checkpoint and leave" in home.log(), "it was asked to leave")
+        clock.set_by(HOUR_S)
+        home.until_states("held")
+    (attempt,) = home.json("show", "r1")["attempts"]
+    assert (attempt["outcome"], attempt["exit_status"]) == ("stopped", EXIT_STOPPED)
+    assert "did not leave in time" not in home.log()
+
+
 def test_a_daemon_that_was_stopped_catches_up(home: LiveHome) -> None:
     """While it was stopped a run ended, one was enqueued and one cancelled: all is carried out."""
-    home.enqueue(SPEC)
+    home.enqueue(SPEC.replace(f"step_s: {STEP_S}", "step_s: 0.05"))
     with serving(home) as daemon:
         home.until_step(5)
-        daemon.send_signal(signal.SIGSTOP)
+        _stop(home, daemon)
         home.enqueue(SPEC.replace("clock", "later").replace("seed: 6", "seed: 7"))
         home.enqueue(SPEC.replace("clock", "unwanted").replace("seed: 6", "seed: 8"))
         assert home.ftd("cancel", "unwanted").returncode == 0
@@ -169,7 +220,7 @@ def test_a_run_that_is_cancelled_while_the_daemon_is_stopped_is_asked_to_leave(
     home.enqueue(SPEC.replace("60", "100000"))
     with serving(home) as daemon:
         home.until_step(5)
-        daemon.send_signal(signal.SIGSTOP)
+        _stop(home, daemon)
         assert home.ftd("cancel", "clock").returncode == 0
         assert len(home.workers()) == 1
         daemon.send_signal(signal.SIGCONT)
