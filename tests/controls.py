@@ -35,8 +35,9 @@ INTERRUPT_S = 20  # for its fixtures to clean up then
 class Bench:
     """A copy of the tree below `folder`, and an interpreter that imports nothing but the copy."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, patience: float) -> None:
         self.folder = folder
+        self.patience = patience  # how many times as long as usual a test may take
         self.root = folder / "tree"
         self.python = folder / "venv" / "bin" / "python"
         for name in _files():
@@ -78,7 +79,7 @@ class Bench:
                 (self.root / change.file).write_text(change.applied(self.root))
             passing, reason = [], ""
             for test in control.tests:
-                done = self._pytest(test, "-x", limit_s=LIMIT_S)
+                done = self._pytest(test, "-x", limit_s=LIMIT_S * self.patience)
                 if done is not None and done.returncode == 0:
                     passing.append(test)
                 elif done is not None and not re.search(r"^.*\b\d+ failed", done.stdout, re.M):
@@ -97,7 +98,7 @@ class Bench:
         mark = f"FTD_CONTROLS={self.folder}"
         environment = {**os.environ, "FTD_CONTROLS": str(self.folder)}
         if limit_s is not None:
-            environment["FTD_TEST_DEADLINE_S"] = str(WAIT_S)
+            environment["FTD_TEST_DEADLINE_S"] = str(WAIT_S * self.patience)
         command = [
             *(str(self.python), "-P", "-m", "pytest", "--tb=short", "-p", "no:cacheprovider"),
             *("--hypothesis-seed=0", f"--basetemp={self.folder / 'tmp'}"),
@@ -183,12 +184,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--only", action="append", metavar="NAME", help="controls whose name or row contains this"
     )
     parser.add_argument("--jobs", type=int, default=1, help="controls at once")
+    parser.add_argument(
+        "--patience", type=float, default=1.0, help="more than 1 when the machine has much to do"
+    )
     args = parser.parse_args(argv)
     wanted = args.only or [""]
     chosen = [c for c in controls() if any(part in c.out or part in c.row for part in wanted)]
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ftd-controls-", ignore_cleanup_errors=True) as folder:
-        verdicts = _verdicts(chosen, Path(folder), args.jobs)
+        benches = [Bench(Path(folder) / str(n), args.patience) for n in range(args.jobs)]
+        verdicts = _verdicts(chosen, benches)
     counts = {verdict: verdicts.count(verdict) for verdict in ("failing", "passed", "stale")}
     print(
         f"{len(chosen)} controls: {counts['failing']} seen failing, {counts['passed']} passed, "
@@ -197,29 +202,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(not chosen or counts["failing"] < len(chosen))
 
 
-def _verdicts(chosen: Sequence[Control], folder: Path, jobs: int) -> list[str]:
-    benches: SimpleQueue[Bench] = SimpleQueue()
-    for number in range(jobs):
-        benches.put(Bench(folder / str(number)))
-    bench = benches.get()
-    unfit = bench.unfit({test for control in chosen for test in control.tests})
+def _verdicts(chosen: Sequence[Control], benches: Sequence[Bench]) -> list[str]:
+    unfit = benches[0].unfit({test for control in chosen for test in control.tests})
     for test, why in unfit.items():
         print(f"without any change, {test} does not pass: {why}", flush=True)
-    benches.put(bench)
+    free: SimpleQueue[Bench] = SimpleQueue()
+    for bench in benches:
+        free.put(bench)
 
     def verdict(control: Control) -> str:
-        bench = benches.get()
+        bench = free.get()
         began = time.monotonic()
         try:
             found, why = _verdict(control, bench, unfit)
         finally:
-            benches.put(bench)
+            free.put(bench)
         shown = "seen failing" if found == "failing" else found.upper()
         seconds = f"{time.monotonic() - began:.0f} s"
         print(f"{shown}, {seconds}: {control.row} | {control} | {why}", flush=True)
         return found
 
-    with ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(len(benches)) as pool:
         return list(pool.map(verdict, chosen))
 
 
