@@ -16,78 +16,28 @@ import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 import venv
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from site import getsitepackages
 from xml.etree import ElementTree
 
-ROOT = Path(__file__).parent.parent
-LIST = Path(__file__).parent / "controls.toml"
+from tests.control_list import ROOT, Control, controls
+
 PACKAGES = ("ftd", "jobs", "migrations")
 WAIT_S = 30  # of tests for what will not come: they wait far longer for a loaded machine
 LIMIT_S = 120  # of one test; one that hangs has failed
 INTERRUPT_S = 20  # for its fixtures to clean up then
 
 
-@dataclass(frozen=True)
-class Change:
-    """A file below the root, and the text in it that is replaced."""
-
-    file: str
-    old: str
-    new: str
-
-    def applied(self, root: Path) -> str:
-        """The changed file's text.  Raises ValueError unless the old text is there once."""
-        text = (root / self.file).read_text()
-        if text.count(self.old) != 1:
-            raise ValueError(f"{text.count(self.old)} times in {self.file}: {self.old!r}")
-        return text.replace(self.old, self.new)
-
-
-@dataclass(frozen=True)
-class Control:
-    """A mechanism to take out: `row` is part of what stands first in its row of the table.
-
-    Each of `tests` (below tests/) must fail then.
-    """
-
-    row: str
-    out: str
-    changes: tuple[Change, ...]
-    tests: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"without: {self.out}"
-
-
-def controls() -> list[Control]:
-    """All controls, as they are listed."""
-    found = []
-    for row in tomllib.loads(LIST.read_text())["row"]:
-        for one in row["control"]:
-            changes = (one, *one.get("also", ()))
-            found.append(
-                Control(
-                    row["when"],
-                    one["out"],
-                    tuple(Change(c["file"], c["old"], c["new"]) for c in changes),
-                    tuple(one["tests"]),
-                )
-            )
-    return found
-
-
 class Bench:
     """A copy of the tree below `folder`, and an interpreter that imports nothing but the copy."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, patience: float) -> None:
         self.folder = folder
+        self.patience = patience  # how many times as long as usual a test may take
         self.root = folder / "tree"
         self.python = folder / "venv" / "bin" / "python"
         for name in _files():
@@ -102,13 +52,15 @@ class Bench:
         where = self._call("-P", "-c", f"import {', '.join(PACKAGES)}; print(ftd.__path__[0])")
         assert where.strip() == str(self.root / "ftd"), f"not the copy: {where}"
 
-    def unfit(self, tests: Iterable[str]) -> dict[str, str]:
+    def unfit(self, tests: Collection[str]) -> dict[str, str]:
         """Those of the tests that do not pass although nothing is taken out, and why."""
+        missing = unknown(tests, self.root, self.python)
+        found = dict.fromkeys(missing, "there is no such test")
         report = self.folder / "report.xml"
-        done = self._pytest(*sorted(set(tests)), f"--junitxml={report}", limit_s=None)
+        known = sorted(set(tests) - missing)
+        done = self._pytest(*known, f"--junitxml={report}", limit_s=None)
         if done is None or done.returncode not in (0, 1):
             sys.exit(f"the tests cannot be run:\n{done.stdout if done else ''}")
-        found = {}
         for case in ElementTree.parse(report).iter("testcase"):
             trouble = [part for part in case if part.tag in ("failure", "error", "skipped")]
             if trouble:
@@ -127,7 +79,7 @@ class Bench:
                 (self.root / change.file).write_text(change.applied(self.root))
             passing, reason = [], ""
             for test in control.tests:
-                done = self._pytest(test, "-x", limit_s=LIMIT_S)
+                done = self._pytest(test, "-x", limit_s=LIMIT_S * self.patience)
                 if done is not None and done.returncode == 0:
                     passing.append(test)
                 elif done is not None and not re.search(r"^.*\b\d+ failed", done.stdout, re.M):
@@ -146,7 +98,7 @@ class Bench:
         mark = f"FTD_CONTROLS={self.folder}"
         environment = {**os.environ, "FTD_CONTROLS": str(self.folder)}
         if limit_s is not None:
-            environment["FTD_TEST_DEADLINE_S"] = str(WAIT_S)
+            environment["FTD_TEST_DEADLINE_S"] = str(WAIT_S * self.patience)
         command = [
             *(str(self.python), "-P", "-m", "pytest", "--tb=short", "-p", "no:cacheprovider"),
             *("--hypothesis-seed=0", f"--basetemp={self.folder / 'tmp'}"),
@@ -175,6 +127,21 @@ class Bench:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+
+def unknown(
+    tests: Collection[str], root: Path = ROOT, python: Path | str = sys.executable
+) -> set[str]:
+    """Those of the tests that pytest does not find below `root`; parameters may be left out."""
+    files = sorted({f"tests/{test.partition('::')[0]}" for test in tests})
+    command = [str(python), "-P", "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, "--collect-only", "-q", *files],
+        cwd=root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {line.removeprefix("tests/") for line in done.stdout.splitlines()}
+    return set(tests) - found - {test.partition("[")[0] for test in found}
 
 
 def _files() -> list[str]:
@@ -217,12 +184,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--only", action="append", metavar="NAME", help="controls whose name or row contains this"
     )
     parser.add_argument("--jobs", type=int, default=1, help="controls at once")
+    parser.add_argument(
+        "--patience", type=float, default=1.0, help="more than 1 when the machine has much to do"
+    )
     args = parser.parse_args(argv)
     wanted = args.only or [""]
     chosen = [c for c in controls() if any(part in c.out or part in c.row for part in wanted)]
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ftd-controls-", ignore_cleanup_errors=True) as folder:
-        verdicts = _verdicts(chosen, Path(folder), args.jobs)
+        benches = [Bench(Path(folder) / str(n), args.patience) for n in range(args.jobs)]
+        verdicts = _verdicts(chosen, benches)
     counts = {verdict: verdicts.count(verdict) for verdict in ("failing", "passed", "stale")}
     print(
         f"{len(chosen)} controls: {counts['failing']} seen failing, {counts['passed']} passed, "
@@ -231,29 +202,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(not chosen or counts["failing"] < len(chosen))
 
 
-def _verdicts(chosen: Sequence[Control], folder: Path, jobs: int) -> list[str]:
-    benches: SimpleQueue[Bench] = SimpleQueue()
-    for number in range(jobs):
-        benches.put(Bench(folder / str(number)))
-    bench = benches.get()
-    unfit = bench.unfit(test for control in chosen for test in control.tests)
+def _verdicts(chosen: Sequence[Control], benches: Sequence[Bench]) -> list[str]:
+    unfit = benches[0].unfit({test for control in chosen for test in control.tests})
     for test, why in unfit.items():
         print(f"without any change, {test} does not pass: {why}", flush=True)
-    benches.put(bench)
+    free: SimpleQueue[Bench] = SimpleQueue()
+    for bench in benches:
+        free.put(bench)
 
     def verdict(control: Control) -> str:
-        bench = benches.get()
+        bench = free.get()
         began = time.monotonic()
         try:
             found, why = _verdict(control, bench, unfit)
         finally:
-            benches.put(bench)
+            free.put(bench)
         shown = "seen failing" if found == "failing" else found.upper()
         seconds = f"{time.monotonic() - began:.0f} s"
         print(f"{shown}, {seconds}: {control.row} | {control} | {why}", flush=True)
         return found
 
-    with ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(len(benches)) as pool:
         return list(pool.map(verdict, chosen))
 
 

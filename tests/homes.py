@@ -123,9 +123,9 @@ class LiveHome:
         self.daemon.terminate()
         return self.daemon.wait(DEADLINE_S)
 
-    def finish(self) -> int:
+    def finish(self, limit_s: float = DEADLINE_S) -> int:
         """Serve until nothing is left to do; the daemon's exit status."""
-        return self.start_daemon("--until-idle").wait(DEADLINE_S)
+        return self.start_daemon("--until-idle").wait(limit_s)
 
     def workers(self) -> list[Identity]:
         """All living workers."""

@@ -102,7 +102,8 @@ class Rule:
     """Calls that fail while the rule is on, and how often one did.
 
     ``only``: the n-th matching call alone (from 1); ``torn``: the first write that matches is
-    carried out by half, and only those behind it fail.
+    carried out by half, and only those behind it fail; ``after``: it is on once something was
+    renamed to a path that matches, which is sooner than anybody who waits for that would know.
     """
 
     error: int
@@ -110,6 +111,7 @@ class Rule:
     path: re.Pattern[str]
     only: int | None = None
     torn: bool = False
+    after: re.Pattern[str] | None = None
     hits: int = 0
     on: bool = True
     seen: int = 0
@@ -120,8 +122,16 @@ class Rule:
         self.on = False
         assert self.hits, f"nothing ever matched {self.path.pattern!r}"
 
+    def may_concern(self, call: str) -> bool:
+        """Whether it matters which path a `call` is about."""
+        return self.on and call in (self.calls if self.after is None else RENAMES)
+
     def applies(self, call: str, path: str) -> bool:
         """Whether this very call fails; counts."""
+        if self.after is not None:
+            if self.after.search(path):
+                self.after = None
+            return False
         if not self.on or call not in self.calls or not self.path.search(path):
             return False
         with self._lock:
@@ -155,9 +165,11 @@ class FailingDisk:
         *,
         only: int | None = None,
         torn: bool = False,
+        after: str | None = None,
     ) -> Rule:
         """Switch on a rule: `calls` whose path has a match of the regular expression `path`."""
-        rule = Rule(error, calls, re.compile(path), only, torn)
+        started = None if after is None else re.compile(after)
+        rule = Rule(error, calls, re.compile(path), only, torn, started)
         self._rules = [*self._rules, rule]
         return rule
 
@@ -210,7 +222,7 @@ class FailingDisk:
 
     def _judged(self, number: int, pid: int, call: str, arguments: Sequence[int]) -> bytes | None:
         """The response to a call that a rule names, else None."""
-        rules = [rule for rule in self._rules if rule.on and call in rule.calls]
+        rules = [rule for rule in self._rules if rule.may_concern(call)]
         if not rules:
             return None
         path = _path(pid, call, arguments)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,8 @@ from ftd.files import try_lock
 from ftd.layout import Home
 from ftd.ledger import details, execution, reads, wishes
 from ftd.ledger.db import Ledger
-from ftd.ledger.models import Attempt, Event, Membership
-from ftd.process import identity_of
+from ftd.ledger.models import Attempt, Event, Membership, Worker
+from ftd.process import Identity, age_s, identity_of
 from ftd.protocol import EVENTS
 from ftd.states import Outcome, Wish
 from tests.ledgers import enqueue, new_ledger, plan
@@ -37,6 +38,7 @@ class Followed:
     ledger: Ledger
     attempts: Attempts
     processes: dict[int, subprocess.Popen[bytes]]
+    workers: dict[int, Identity] = field(default_factory=dict)
 
     def start(self, run: int) -> Path:
         """Begin an attempt of a run; its directory, which the run's worker would have made."""
@@ -46,6 +48,7 @@ class Followed:
         self.processes[run] = process
         identity = identity_of(process.pid)
         assert identity is not None
+        self.workers[run] = identity
         execution.record_spawn(self.ledger, attempt.worker_id, identity)
         directory = self.home.attempt(run, attempt.number)
         directory.mkdir(parents=True)
@@ -106,22 +109,42 @@ def test_who_holds_the_lock_of_a_dead_worker_is_said_once(
     os.close(lock)
 
 
-@pytest.mark.parametrize("watched", [True, False])
-def test_nobody_computes_while_nobody_watches(followed: Followed, watched: bool) -> None:
+def test_nobody_computes_while_the_machine_is_off(followed: Followed) -> None:
     """An attempt that ended unseen took until its worker's last sign of life, not until now."""
     directory = followed.start(1)
-    if watched:
-        assert followed.live() == [1]
-    followed.kill(1)
-    began = 1_000.0  # long ago, as if the machine had been off since
+    began = 1_000.0
     followed.ledger.write(Attempt.update(started_at=began))
+    followed.ledger.write(Worker.update(boot_id="an earlier one"))
     (directory / EVENTS).touch()
     os.utime(directory / EVENTS, (began + 60, began + 60))
+    assert _cost_s(followed) == pytest.approx(60)
+
+
+@pytest.mark.parametrize("watched", [True, False])
+@pytest.mark.parametrize("set_by_s", [3600, -3600])
+def test_a_clock_that_was_set_adds_nothing_to_what_an_attempt_took(
+    followed: Followed, watched: bool, set_by_s: int
+) -> None:
+    """It took no longer than its process is old, and as long as it was seen to run."""
+    followed.start(1)
+    time.sleep(0.3)
+    if watched:
+        assert followed.live() == [1]
+    with_clock_as_it_was = Attempt.started_at - set_by_s
+    followed.ledger.write(Attempt.update(started_at=with_clock_as_it_was))
+    followed.kill(1)
+    (followed.home.attempt(1, 1) / EVENTS).touch()
+    age = age_s(followed.workers[1])
+    assert (0.25 if watched or set_by_s > 0 else 0) <= _cost_s(followed) <= age + 5
+
+
+def _cost_s(followed: Followed) -> float:
+    """What the attempt of r1 took, which is found lost now."""
     assert followed.live() == []
-    (run,) = (row for row in reads.runs(followed.ledger) if row.id == 1)
     (attempt,) = details.run_details(followed.ledger, 1)["attempts"]
     assert attempt["outcome"] == Outcome.LOST
-    assert (run.cost_actual_s == pytest.approx(60)) is not watched
+    (run,) = (row for row in reads.runs(followed.ledger) if row.id == 1)
+    return run.cost_actual_s
 
 
 @pytest.mark.parametrize("trouble", ["events", "directory"])

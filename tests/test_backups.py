@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -279,6 +280,22 @@ def test_a_ledger_restored_from_a_backup_goes_on(tmp_path: Path) -> None:
     ledger = open_ledger(live.home)
     assert reads.counts(ledger)["done"] == 2
     ledger.close()
+
+
+def test_copies_from_the_future_push_out_no_copy_of_now(home: Home) -> None:
+    """After a clock that was ahead for days, new copies are kept, and one a day is enough."""
+    age(home.ledger_lock, 2 * DAY_S)
+    home.backups.mkdir()
+    for day in range(30, 33):
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now() + day * DAY_S))
+        copy = home.backups / f"ledger-{stamp}-nightly.sqlite"
+        copy.touch()
+        age(copy, -day * DAY_S)
+    assert backups.due(home, DAY_S, now())
+    made = backups.nightly(home, kept=3)
+    assert made.exists()
+    assert len(list(home.backups.iterdir())) == 3
+    assert not backups.due(home, DAY_S, now())
 
 
 def test_a_worker_that_a_restored_ledger_does_not_know_is_left_alone(tmp_path: Path) -> None:

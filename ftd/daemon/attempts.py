@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ftd import faults
-from ftd.clock import monotonic, now
+from ftd.clock import monotonic
 from ftd.config import Config
 from ftd.daemon.ending import Endings
 from ftd.daemon.evidence import Alive, Blocked, Over, examine
@@ -24,7 +24,7 @@ from ftd.ledger import execution
 from ftd.ledger.db import Ledger
 from ftd.ledger.execution import LiveAttempt
 from ftd.ledger.ingest import ingest
-from ftd.process import Identity, kill_session, open_pidfd
+from ftd.process import Identity, age_s, kill_session, open_pidfd
 from ftd.protocol import EVENTS, WORKER
 
 BLOCKED_SAID_S = 3.0  # a run's lock that is held for so long without a worker is worth a word
@@ -45,7 +45,7 @@ class Attempts:
         self._endings = Endings(home, ledger, config, launcher, self._waits, log)
         self._sealed_at: dict[int, float] = {}
         self._blocked: dict[int, float] = {}  # attempt id -> since when; infinity: it was said
-        self._seen_at: dict[int, float] = {}  # attempt id -> when its worker was last alive
+        self._ran_s: dict[int, float] = {}  # attempt id -> age of its worker when last seen alive
         self._troubles: dict[int, set[str]] = {}  # what was said already
         self._pidfds: dict[int, int] = {}
 
@@ -126,7 +126,7 @@ class Attempts:
                 return False
             case Over():
                 self._end_remains(attempt)
-                self._endings.end(attempt, found, self._seen_at.get(attempt.id, 0.0))
+                self._endings.end(attempt, found, self._ran_s.get(attempt.id, 0.0))
                 self._forget(attempt)
                 return True
 
@@ -168,7 +168,7 @@ class Attempts:
         return examine(self._directory(attempt), lock, attempt.identity)
 
     def _watch(self, attempt: LiveAttempt, found: Alive) -> None:
-        self._seen_at[attempt.id] = now()
+        self._ran_s[attempt.id] = age_s(found.identity)
         if attempt.id not in self._pidfds:
             descriptor = open_pidfd(found.identity)
             if descriptor is not None:
@@ -180,7 +180,7 @@ class Attempts:
                 kill_session(found.identity)
 
     def _forget(self, attempt: LiveAttempt) -> None:
-        for seen in (self._seen_at, self._sealed_at, self._blocked, self._troubles):
+        for seen in (self._ran_s, self._sealed_at, self._blocked, self._troubles):
             seen.pop(attempt.id, None)
         self._stopping.forget(attempt)
         self._close_pidfd(attempt)

@@ -19,6 +19,7 @@ from ftd.ledger import execution, failures, storage_waits, wishes
 from ftd.ledger.db import Ledger
 from ftd.ledger.execution import Ending, LiveAttempt
 from ftd.ledger.ingest import ingest
+from ftd.process import age_s, boot_id
 from ftd.protocol import (
     CHECKPOINTS,
     EVENTS,
@@ -52,8 +53,8 @@ class Endings:
         self._log = log
         self.num_failed = 0  # runs that came to failed since we started
 
-    def end(self, attempt: LiveAttempt, over: Over, seen_at: float) -> None:
-        """Record how an attempt ended; `seen_at` is when its worker was last seen (UTC, 0: never).
+    def end(self, attempt: LiveAttempt, over: Over, ran_s: float) -> None:
+        """Record how an attempt ended; `ran_s` is how long its worker ran when last seen alive.
 
         Its events are taken in first.  What needs a disk or the ledger may be refused for now:
         then nothing is recorded, and it is tried again.
@@ -83,7 +84,7 @@ class Endings:
             exit_status=status,
             not_before=now() + wait_s if wait_s else None,
             num_failures=decision.num_failures,
-            ended_at=_last_sign(attempt, directory, seen_at),
+            ended_at=_ended_at(attempt, directory, ran_s),
         )
         state = execution.end_attempt(self._ledger, attempt, ending)
         if attempt.identity:
@@ -121,13 +122,18 @@ class Endings:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _last_sign(attempt: LiveAttempt, directory: Path, seen_at: float) -> float:
-    """When an attempt's worker was last seen alive or wrote something (UTC seconds).
+def _ended_at(attempt: LiveAttempt, directory: Path, ran_s: float) -> float:
+    """The start of an attempt plus the time that its worker ran (UTC seconds).
 
-    Nobody may have looked for days, and those are not to count as time computed.
+    Nobody may have looked for days, and those are not to count as time computed: the last thing it
+    wrote tells, unless somebody set the clock and the age of the process contradicts.
     """
-    signs = [attempt.started_at, seen_at]
+    signs = [attempt.started_at]
     for name in (WORKER, HEARTBEAT, EVENTS, RESULT):
         with suppress(OSError):
             signs.append((directory / name).stat().st_mtime)
-    return min(max(signs), now())
+    told_s = min(max(signs), now()) - attempt.started_at
+    worker = attempt.identity
+    if worker is not None and worker.boot_id == boot_id():
+        told_s = min(told_s, age_s(worker))
+    return attempt.started_at + max(told_s, ran_s)

@@ -19,7 +19,12 @@ def nightly(home: Home, kept: int) -> Path:
     for unfinished in home.backups.glob("*.part*"):  # a daemon was killed at it
         unfinished.unlink(missing_ok=True)
     made = backup(home, NIGHTLY)
-    names = sorted(home.backups.glob(f"ledger-*-{NIGHTLY}.sqlite"))  # their names begin with UTC
+    names = sorted(
+        home.backups.glob(f"ledger-*-{NIGHTLY}.sqlite"),
+        # Their names begin with UTC.  What seems to come from the future is older than it says: it
+        # must not push out the one just made.
+        key=lambda path: (path.name <= made.name, path.name),
+    )
     for old in names[:-kept]:
         old.unlink(missing_ok=True)
     return made

@@ -82,6 +82,8 @@ class _Batch:
                 self.timings.append({**self._value(event), "name": str(event["name"])})
             case "progress":
                 progress = dict(event.get("shown") or {}, at=_finite(event["t"]))
+                if "elapsed_s" in event:  # since when workers say so
+                    progress["elapsed_s"] = _finite(event["elapsed_s"])
                 step, num_steps = _count(event["step"]), _count(event["num_steps"])
                 self.attempt |= {"step": step, "num_steps": num_steps, "progress": progress}
             case "checkpoint":

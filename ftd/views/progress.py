@@ -8,7 +8,7 @@ from typing import Any
 from ftd.ledger.rows import LiveRow
 from ftd.views.phrases import duration
 
-_HIDDEN = ("at",)  # when the progress was reported: no news for people
+_HIDDEN = ("at", "elapsed_s")  # when the progress was reported: no news for people
 
 
 def bar(step: int, num_steps: int | None, width: int = 16) -> str:
@@ -31,7 +31,7 @@ def remaining_s(row: LiveRow) -> float | None:
     done = row.step - (row.resumed_from_step or 0)
     if not row.num_steps or done <= 0 or not isinstance(reported_at, int | float):
         return None
-    elapsed = reported_at - row.started_at
+    elapsed = row.progress.get("elapsed_s", reported_at - row.started_at)  # no clock can change it
     return max(row.num_steps - row.step, 0) * elapsed / done if elapsed > 0 else None
 
 

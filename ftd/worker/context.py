@@ -44,7 +44,8 @@ class AttemptContext:
         self._artifacts: dict[str, dict[str, Any]] = {}
         self._signalled = False
         self._saved_step = -1
-        self._saved_at = self._shown_at = self._looked_at = self._shared_at = monotonic()
+        self._began = self._saved_at = self._shown_at = monotonic()
+        self._looked_at = self._shared_at = self._began
         self._shared = {SHARED_ACTUAL: 0.0, SHARED_ALONE: 0.0}
         self._told_shared = dict(self._shared)
         self._asked: str | None = None
@@ -133,7 +134,8 @@ class AttemptContext:
         time = monotonic()
         if time - self._shown_at >= PROGRESS_EVERY_S:
             self._shown_at = time
-            self._emit("progress", step=step, num_steps=num_steps, shown=shown)
+            elapsed_s = time - self._began
+            self._emit("progress", step=step, num_steps=num_steps, elapsed_s=elapsed_s, shown=shown)
             os.utime(self._directory / HEARTBEAT)
 
     def note(self, kind: str, **data: Any) -> None:
