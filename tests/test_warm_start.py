@@ -163,13 +163,14 @@ def test_a_forked_worker_goes_on_when_daemon_and_parent_are_gone(
     assert len(warmed.json("show", "r4")["attempts"]) == 1
 
 
-def test_a_parent_that_hangs_or_dies_is_done_without(warmed: LiveHome, twin: Any) -> None:
+def test_a_parent_that_dies_is_done_without(warmed: LiveHome, twin: Any) -> None:
     """Workers are started the slow way then."""
     (server,) = _servers(warmed)
     os.kill(server.pid, signal.SIGKILL)
     warmed.enqueue(LONG.format(children=0))
     warmed.until_states("done", "done", "done", "done")
     assert outcome_of(warmed)["r4"] == twin
+    assert len(warmed.json("show", "r4")["attempts"]) == 1
 
 
 def test_a_parent_whose_files_have_changed_forks_no_more(warmed: LiveHome) -> None:
