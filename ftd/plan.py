@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ftd.errors import UnknownName
 from ftd.levels import Label
 from ftd.outline import PLAIN, Outline, Tuning
 from ftd.replicates import num_inner, replicates
-from ftd.resolve import Factors, Question, Resolver
+from ftd.resolve import Factors, Producer, Producers, Question, Resolver
 from ftd.spec import ExperimentSpec
 from ftd.tuning import Candidate, candidates
 
@@ -79,8 +79,8 @@ class Plan:
     job_file: bytes | None = None  # of a job that is a file of its own: what is to be executed
 
 
-def no_runs(text: str) -> str:
-    """The key of a run where there are none."""
+def no_runs(text: str) -> tuple[Producer, ...]:
+    """The runs that people call so, where there are none."""
     raise UnknownName(f"there is no run '{text}'", fix="'ftd runs' lists them")
 
 
@@ -90,17 +90,18 @@ def make_plan(
     *,
     device_kind: str,
     fresh_nonce: str | None = None,
-    key_of: Callable[[str], str] = no_runs,
+    producers: Producers = no_runs,
 ) -> Plan:
     """Plan every cell, candidate and replicate of `spec`; relative paths in it start at `base`.
 
     `device_kind` is ``gpu`` or ``cpu``, already resolved.  A `fresh_nonce` gives every run a key
-    of its own; `key_of` gives the key of a run that the spec names.  Reads nothing but the inputs
-    that the job names (each fingerprinted once).
+    of its own; `producers` gives the run that the spec names, or one for each unit of replicates.
+    Reads nothing but the inputs that the job names (each fingerprinted once).
 
     Raises SpecError naming the line, key or level of what cannot be run.
     """
-    resolver = Resolver(spec, base, key_of)
+    repeated = replicates(spec)
+    resolver = Resolver(spec, base, producers, 1 + max(one.unit for one in repeated))
     versions = resolver.own.versions if resolver.own else library_versions()
     common = _encode(
         {
@@ -112,7 +113,6 @@ def make_plan(
             "nonce": fresh_nonce,
         }
     )
-    repeated = replicates(spec)
     encoded_seeds = [_encode(replicate.seeds) for replicate in repeated]
     tried = candidates(spec)
     runs: dict[str, PlannedRun] = {}
@@ -133,10 +133,11 @@ def make_plan(
                 shown.append(factors)
                 labels_used.append(question.labels_used)
                 primary_metric = primary_metric or question.primary_metric
-            asked = _encode(_determining(question))
+            asked = [_encode(_determining(question, inputs)) for inputs in question.inputs]
             for replicate, encoded in zip(repeated, encoded_seeds, strict=True):
                 # the canonical JSON of {common, question, seeds}, each part encoded once
-                text = f'{{"common":{common},"question":{asked},"seeds":{encoded}}}'
+                unit = replicate.unit % len(asked)
+                text = f'{{"common":{common},"question":{asked[unit]},"seeds":{encoded}}}'
                 key = hashlib.sha256(text.encode()).hexdigest()
                 places.append(
                     Place(cell.index, replicate.index, factors, key, candidate.index, tuned)
@@ -151,7 +152,7 @@ def make_plan(
                         numerics=question.execution.numerics,
                         threads=question.execution.threads,
                         device_kind=device_kind,
-                        inputs=question.inputs,
+                        inputs=question.inputs[unit],
                         versions=versions,
                         time_limit_s=spec.limits.time_s,
                     )
@@ -215,12 +216,12 @@ def _outline(
     return Outline(roles, baseline, num_inner(spec), tuning)
 
 
-def _determining(question: Question) -> dict[str, Any]:
+def _determining(question: Question, inputs: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     return {
         "identity": question.identity,
         "numerics": question.execution.numerics,
         "threads": question.execution.threads,
-        "inputs": {name: item["fingerprint"] for name, item in question.inputs.items()},
+        "inputs": {name: item["fingerprint"] for name, item in inputs.items()},
     }
 
 

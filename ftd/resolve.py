@@ -36,21 +36,37 @@ class Question:
     params: Mapping[str, Any]  # resolved, JSON values
     identity: Mapping[str, Any]  # what of them determines the result
     execution: Execution
-    inputs: Mapping[str, Mapping[str, str]]  # name -> {kind, where, fingerprint}
+    # name -> {kind, where, fingerprint}, and the run where that is its kind: for all units of
+    # replicates, or for each of them
+    inputs: tuple[Mapping[str, Mapping[str, str]], ...]
     primary_metric: str
     labels_used: str  # for people
+
+
+@dataclass(frozen=True)
+class Producer:
+    """A run that other runs read files of."""
+
+    run: str  # r12
+    key: str
+
+
+Producers = Callable[[str], tuple[Producer, ...]]
 
 
 class Resolver:
     """Turns the cells of one spec into questions; each input is fingerprinted once.
 
-    `key_of` gives the key of a run that people call so.
+    `producers` gives the run that people call so, or one for each unit of replicates.
     """
 
-    def __init__(self, spec: ExperimentSpec, base: Path, key_of: Callable[[str], str]) -> None:
+    def __init__(
+        self, spec: ExperimentSpec, base: Path, producers: Producers, num_units: int
+    ) -> None:
         self._spec = spec
         self._base = base
-        self._key_of = key_of
+        self._producers = producers
+        self._num_units = num_units
         try:
             python = str(full_path(spec.python, base)) if spec.python is not None else None
             self.job = described.find(spec.job, base, python, also=SERVICE_KEYS)
@@ -61,6 +77,7 @@ class Resolver:
         self._declared = {*spec.factors, *(spec.tune.over if spec.tune else ())}
         self._varying: set[str] = set()  # paths that have been checked
         self._fingerprints: dict[Input, str] = {}
+        self._runs: dict[str, tuple[Producer, ...]] = {}
         self._levels_shown: dict[tuple[str, KeyPath, str], KeyPath] = {}
 
     def question(self, cell: Cell) -> Question:
@@ -165,15 +182,39 @@ class Resolver:
             shown_as[factor] = label
         return shown_as
 
-    def _inputs(self, params: Params) -> dict[str, dict[str, str]]:
-        inputs = {}
+    def _inputs(self, params: Params) -> tuple[dict[str, dict[str, str]], ...]:
+        common: dict[str, dict[str, str]] = {**self.own.code} if self.own else {}
+        read: list[tuple[str, str, tuple[Producer, ...]]] = []
         for name, item in self.job.inputs(params).items():
+            if item.kind == "run":
+                read.append((name, item.where, self._read_runs(item.where)))
+                continue
             known = self._fingerprints.get(item)
             if known is None:
-                known = self._key_of(item.where) if item.kind == "run" else fingerprint(item)
-                self._fingerprints[item] = known
-            inputs[name] = {"kind": item.kind, "where": item.where, "fingerprint": known}
-        return inputs | self.own.code if self.own else inputs
+                known = self._fingerprints[item] = fingerprint(item)
+            common[name] = {"kind": item.kind, "where": item.where, "fingerprint": known}
+        return tuple(
+            common
+            | {
+                name: _kept_by(where, found[unit] if len(found) > 1 else found[0])
+                for name, where, found in read
+            }
+            for unit in range(max((len(found) for *_, found in read), default=1))
+        )
+
+    def _read_runs(self, text: str) -> tuple[Producer, ...]:
+        """The one run that is called so, or as many as there are units."""
+        found = self._runs.get(text)
+        if found is None:
+            found = self._producers(text)
+            if 1 < len(found) < self._num_units:
+                raise InputError(
+                    f"experiment {text} has {len(found)} replicates, this one {self._num_units}",
+                    fix="Give it more replicates first, or this one fewer",
+                )
+            found = found[: self._num_units]
+            self._runs[text] = found
+        return found
 
     @property
     def job_name(self) -> str:
@@ -214,6 +255,10 @@ def _as_label(typed: object, written: Label) -> Label:
     if isinstance(typed, PurePath):
         return str(typed)
     return typed if typed is None or isinstance(typed, str | int | float) else written
+
+
+def _kept_by(where: str, producer: Producer) -> dict[str, str]:
+    return {"kind": "run", "where": where, "run": producer.run, "fingerprint": producer.key}
 
 
 def _in_cell(cell: Cell) -> str:

@@ -23,6 +23,7 @@ Channels = tuple[float, float, float]
 
 # What most records say; the table holds what differs.
 USUAL: dict[str, Any] = {
+    "file": None,
     "package": None,
     "hub": None,
     "url": None,

@@ -46,9 +46,11 @@ class WeightsRun(Params):
     """The weights that a run of this home kept."""
 
     run: str = Field(
-        pattern=r"^r[1-9][0-9]{0,17}$",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
         description="Run of the same network (r12) whose kept weights to start from; one that is "
-        "not done yet is waited for. A classifier of the same classes can be kept too: FT(1-).",
+        "not done yet is waited for. Or an experiment of one cell: each replicate starts from its "
+        "run of the same replicate, or all from its only one. A classifier of the same classes can "
+        "be kept too: FT(1-).",
     )
 
 

@@ -97,6 +97,8 @@ READING = sorted(
         "doctor",
         "enqueue",
         "fsck",
+        "predict",
+        "check-job",
         "service",
     }
 )

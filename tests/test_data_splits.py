@@ -74,6 +74,24 @@ def test_val_per_class(method: Any, labels: list[int], seed: int, wanted: int) -
         assert not set(found.train.tolist()) & set(found.val.tolist())
 
 
+@given(many_labels, st.integers(0, 2**62))
+def test_sets_by_total(labels: list[int], seed: int) -> None:
+    """Test and validation have as many images as asked for, in the classes' proportions."""
+    listing = made_up(labels)
+    found = split(listing, digests_for(listing), target(test_count=12, val_count=6), seed)
+    assert len(found.test) == 12 and len(found.val) == 6
+    exact = listing.images_per_class(np.arange(len(labels))) * 12 / len(labels)
+    assert (np.abs(listing.images_per_class(found.test) - exact) <= 1).all()
+    assert len(found.train) == len(labels) - 18
+
+
+def test_a_total_that_is_not_there() -> None:
+    """The error says how many there are."""
+    listing = made_up([0, 1] * 10)
+    with pytest.raises(DataError, match=r"target.test_count: 21 asked for, .* only 20"):
+        split(listing, digests_for(listing), target(test_count=21), 1)
+
+
 def test_too_few_for_validation() -> None:
     """The error names the class, what was asked for and what there is."""
     listing = made_up([0] * 40 + [1] * 8)

@@ -12,6 +12,7 @@ import pytest
 from ftd.errors import DataError, InputError, SpecError
 from ftd.job import Completed
 from ftd.plan import make_plan
+from ftd.resolve import Producer
 from ftd.spec import parse
 from jobs.data.keyed import splitmix64
 from jobs.ensemble import Ensemble, EnsembleParams
@@ -176,7 +177,9 @@ device: cpu
 def key_of(runs: str, keys: dict[str, str]) -> tuple[str, str]:
     """The key of the ensemble's run, and the metric shown first."""
     spec = parse(SPEC.format(runs=runs), "vote.yaml")
-    plan = make_plan(spec, Path("/"), device_kind="cpu", key_of=lambda text: keys[text])
+    plan = make_plan(
+        spec, Path("/"), device_kind="cpu", producers=lambda text: (Producer(text, keys[text]),)
+    )
     return plan.runs[0].key, plan.primary_metric
 
 

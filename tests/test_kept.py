@@ -20,9 +20,10 @@ from ftd.files import seal_json
 from ftd.job import Stopped
 from ftd.ledger import scheduling
 from ftd.ledger.db import Ledger
-from ftd.ledger.models import Dependency, Run
-from ftd.ledger.producers import producing_key
+from ftd.ledger.models import Dependency, Experiment, Membership, Run
+from ftd.ledger.producers import producers
 from ftd.plan import make_plan
+from ftd.resolve import Producer
 from ftd.spec import parse
 from ftd.states import RunState
 from ftd.worker.kept import kept_file
@@ -78,6 +79,7 @@ def test_a_run_waits_for_the_weights_it_starts_from(home: LiveHome) -> None:
     assert adapted["provenance"]["inputs"]["weights"] == {
         "kind": "run",
         "where": "r1",
+        "run": "r1",
         "fingerprint": key,
     }
     before, after = load_file(artifact(home, "r1")), load_file(artifact(home, "r2"))
@@ -90,11 +92,32 @@ def test_the_key_is_the_sources(tmp_path: Path) -> None:
 
     def key(source: str, run: str = "r1") -> str:
         spec = parse(ADAPTED.replace("r1}", f"{run}}}"), "s.yaml")
-        plan = make_plan(spec, tmp_path, device_kind="cpu", key_of=lambda _: source)
+        found = (Producer(run, source),)
+        plan = make_plan(spec, tmp_path, device_kind="cpu", producers=lambda _: found)
         return plan.runs[0].key
 
     assert key("a") == key("a", "r7")
     assert key("a") != key("b")
+
+
+def test_each_replicate_starts_from_its_own_source(tmp_path: Path) -> None:
+    """An experiment's name means its runs, one for each unit of replicates, or its only one."""
+    nested = "replicates: {subset: 2, train: 2}\n"
+    found = tuple(Producer(f"r{number}", f"key{number}") for number in (4, 5, 6))
+
+    def read(number: int) -> list[tuple[str, str]]:
+        spec = parse(ADAPTED.replace("r1}", "source}") + nested, "s.yaml")
+        plan = make_plan(spec, tmp_path, device_kind="cpu", producers=lambda _: found[:number])
+        inputs = [run.inputs["weights"] for run in plan.runs]
+        assert {source["where"] for source in inputs} == {"source"}
+        assert len({run.key for run in plan.runs}) == 4
+        return [(source["run"], source["fingerprint"]) for source in inputs]
+
+    assert read(3) == [("r4", "key4")] * 2 + [("r5", "key5")] * 2
+    assert read(1) == [("r4", "key4")] * 4
+    with pytest.raises(SpecError, match="experiment source has 2 replicates, this one 3"):
+        nested = "replicates: 3\n"
+        read(2)
 
 
 def test_a_run_that_is_not_there_is_told_with_its_line(home: LiveHome) -> None:
@@ -141,7 +164,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 def dependent(ledger: Ledger) -> None:
     """Enqueue r2, which reads files of r1."""
     planned = ledgers.plan("adapted", [2], 1)
-    source = {"kind": "run", "where": "r1", "fingerprint": producing_key(ledger, "r1")}
+    source = {"kind": "run", "where": "r1", "fingerprint": producers(ledger, "r1")[0].key}
     run = replace(planned.runs[0], inputs={"weights": source})
     ledgers.enqueue(ledger, replace(planned, runs=(run,)))
 
@@ -161,14 +184,30 @@ def test_sources_that_will_never_be_done_are_refused(ledger: Ledger, state: RunS
     """What failed or was cancelled has nothing to read."""
     ledger.write(Run.update(state=state).where(Run.id == 1))
     with pytest.raises(InputError, match=f"run 'r1' is {state}"):
-        producing_key(ledger, "r1")
+        producers(ledger, "r1")
+
+
+def test_an_experiment_of_one_cell_is_its_runs_by_replicate(ledger: Ledger) -> None:
+    """Its name, or its number; one with several cells means no one network."""
+    ledgers.enqueue(ledger, ledgers.plan("many", [7], 3))
+    ledgers.enqueue(ledger, ledgers.plan("wide", [7, 8], 1))
+    (experiment,) = ledger.values(Experiment.select(Experiment.id).where(Experiment.name == "many"))
+    runs = ledger.values(
+        Membership.select(Membership.run)
+        .where(Membership.experiment == experiment)
+        .order_by(Membership.replicate)
+    )
+    assert [found.run for found in producers(ledger, "many")] == [f"r{run}" for run in runs]
+    assert producers(ledger, f"e{experiment}") == producers(ledger, "many")
+    with pytest.raises(InputError, match="experiment wide has several cells"):
+        producers(ledger, "wide")
 
 
 def test_a_diverged_source_is_refused(ledger: Ledger) -> None:
     """Its weights mean nothing."""
     ledger.write(Run.update(state=RunState.DONE, flags=["diverged"]).where(Run.id == 1))
     with pytest.raises(InputError, match="run 'r1' diverged"):
-        producing_key(ledger, "r1")
+        producers(ledger, "r1")
 
 
 # the file

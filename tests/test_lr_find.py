@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ftd.job import Completed
 from jobs.finetune import Finetune
 from jobs.params.lr_find import LrFindParams
-from jobs.train.lr_find import BETA, least, smoothed, tried_rates
+from jobs.train.lr_find import least, smoothed, tried_rates, window
 from tests.context import FolderContext
 from tests.finetuning import params, torch_as_found
 
@@ -51,12 +51,25 @@ def lr_note(context: FolderContext) -> dict[str, Any]:
     return note
 
 
-@given(st.lists(st.floats(0, 100), min_size=1, max_size=60))
-def test_losses_are_smoothed_as_a_weighted_mean(losses: list[float]) -> None:
-    """Each smoothed loss is numpy's average of those so far, weights falling into the past."""
-    for count, found in enumerate(smoothed(losses), start=1):
-        weights = BETA ** np.arange(count)[::-1]
-        assert found == pytest.approx(np.average(losses[:count], weights=weights), abs=1e-9)
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=60), st.integers(5, 200))
+def test_losses_are_averaged_over_windows(losses: list[float], steps: int) -> None:
+    """Smoothed losses are numpy's moving average, over an odd number of steps around each."""
+    width = window(steps)
+    assert width % 2 == 1 and 3 <= width <= max(3, steps // 5 + 1)
+    found = smoothed(losses, width)
+    if len(losses) < width:
+        assert found == []
+    else:
+        wanted = np.convolve(losses, np.ones(width) / width, mode="valid")
+        assert found == pytest.approx(wanted.tolist(), abs=1e-9)
+
+
+def test_a_small_loss_by_accident_is_not_the_least() -> None:
+    """A valley of many steps wins over one lucky batch at the start."""
+    losses = [2.3, 1.6, 2.3, 2.3, *[2.3] * 20, *[1.7] * 8, *[9.0] * 8]
+    width = window(len(losses))
+    best = least(smoothed(losses, width))
+    assert best is not None and 24 <= best + width // 2 < 32
 
 
 def test_rates_are_a_geometric_series() -> None:
@@ -105,8 +118,8 @@ def test_the_history_tells_how_it_was_found(store: Path, tmp_path: Path) -> None
     assert json.loads(json.dumps(note)) == note
     losses = [math.nan if loss is None else loss for loss in note["losses"]]
     assert 2 < len(losses) == len(note["rates"]) < 30
-    best = least(smoothed(losses))
-    assert best is not None and note["lr"] == note["rates"][best] / 4
+    best = least(smoothed(losses, window(30)))
+    assert best is not None and note["lr"] == note["rates"][best + window(30) // 2] / 4
     assert completed.metrics["train/lr"] == note["lr"]
     assert note["at_highest"] is False and note["fit_set"] == "train"
 
@@ -114,6 +127,7 @@ def test_the_history_tells_how_it_was_found(store: Path, tmp_path: Path) -> None
 def test_the_highest_rate_being_best_is_said(store: Path, tmp_path: Path) -> None:
     """Where the loss still fell at the end of the range, the history says so."""
     timid = {"lowest": 1e-4, "highest": 1e-2, "steps": 12, "divisor": 1}
+    rates = tried_rates(LrFindParams.model_validate(timid))
     completed, context = run(tmp_path / "run", store, lr_find=timid)
     assert lr_note(context)["at_highest"] is True
-    assert completed.metrics["train/lr"] == pytest.approx(1e-2)
+    assert completed.metrics["train/lr"] == pytest.approx(rates[-2])

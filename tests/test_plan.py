@@ -334,5 +334,5 @@ def test_a_misspelled_word_shows_the_other_forms_too() -> None:
     allowed = "Did you mean 'imagenet'? Allowed: imagenet, none, {file: ...}, {run: ...}"
     assert allowed in told("imagnet")
     assert "model.weights.fil: unknown key 'fil'" in told("{fil: x}")
-    assert "model.weights.run: string should match" in told("{run: run12}")
+    assert "model.weights.run: string should match" in told("{run: -12x}")
     assert "model.weights.key_map: unknown key 'key_map'" in told("{run: r1, key_map: {}}")

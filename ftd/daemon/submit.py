@@ -157,7 +157,7 @@ def _change(home: Home, request: ChangeRequest, who: str) -> tuple[int, ...]:
 
 def _plan(home: Home, request: EnqueueRequest, ledger: Ledger | None) -> Plan:
     """The plan of a request; without a `ledger`, as in a new home."""
-    from ftd.ledger.producers import producing_key
+    from ftd.ledger.producers import producers
     from ftd.plan import make_plan, no_runs
     from ftd.spec import parse
 
@@ -168,8 +168,8 @@ def _plan(home: Home, request: EnqueueRequest, ledger: Ledger | None) -> Plan:
         gpu_known = ledger is not None and _gpu_known(ledger)
         kind = "gpu" if gpu_known or gpu_present() else "cpu"
     nonce = os.urandom(8).hex() if request.fresh else None
-    key_of = no_runs if ledger is None else partial(producing_key, ledger)
-    return make_plan(spec, Path(request.base), device_kind=kind, fresh_nonce=nonce, key_of=key_of)
+    named = no_runs if ledger is None else partial(producers, ledger)
+    return make_plan(spec, Path(request.base), device_kind=kind, fresh_nonce=nonce, producers=named)
 
 
 def _check_allowed(home: Home, spec: ExperimentSpec, base: Path) -> None:

@@ -6,33 +6,50 @@ from collections.abc import Mapping, Sequence
 
 from ftd.errors import InputError, UnknownName
 from ftd.ledger.db import Ledger, chunks
-from ftd.ledger.models import Dependency, Run
-from ftd.ledger.names import run_id
+from ftd.ledger.models import Dependency, Membership, Run
+from ftd.ledger.names import experiment_id, is_run, run_id
 from ftd.plan import PlannedRun, no_runs
+from ftd.resolve import Producer
 from ftd.states import RunState
 
 
-def producing_key(ledger: Ledger, text: str) -> str:
-    """The key of the run that a spec calls `text` (r12), which is done or still to be done.
+def producers(ledger: Ledger, text: str) -> tuple[Producer, ...]:
+    """The runs that a spec calls `text`: r12, or an experiment of one cell, by replicate.
 
-    Raises UnknownName, and InputError for a run that will not be done or has diverged.
+    They are done or still to be done.  Raises UnknownName, and InputError for runs that will not be
+    done or have diverged, and for an experiment with several cells.
     """
-    try:
-        number = run_id(ledger, text)
-    except UnknownName:
-        return no_runs(text)
+    if is_run(text):
+        try:
+            return (_producer(ledger, run_id(ledger, text)),)
+        except UnknownName:
+            return no_runs(text)
+    rows = ledger.rows(
+        Membership.select(Membership.run, Membership.cell, Membership.candidate)
+        .where(Membership.experiment == experiment_id(ledger, text))
+        .order_by(Membership.replicate)
+    )
+    if len({(row["cell"], row["candidate"]) for row in rows}) != 1:
+        raise InputError(
+            f"experiment {text} has several cells or candidates, so its name means no one network",
+            fix="Name a run of it (r12): `ftd runs` lists them",
+        )
+    return tuple(_producer(ledger, row["run"]) for row in rows)
+
+
+def _producer(ledger: Ledger, number: int) -> Producer:
     row = ledger.row(Run.select(Run.key, Run.state, Run.flags).where(Run.id == number))
     assert row is not None, "it was just found"
     if row["state"] in (RunState.FAILED, RunState.CANCELLED):
         raise InputError(
-            f"run '{text}' is {row['state']}, so there is nothing to read of it",
-            fix=f"First `ftd retry {text}`, or name another run",
+            f"run 'r{number}' is {row['state']}, so there is nothing to read of it",
+            fix=f"First `ftd retry r{number}`, or name another run",
         )
     if "diverged" in (row["flags"] or ()):
         raise InputError(
-            f"run '{text}' diverged, so what it kept means nothing", fix="Name another run"
+            f"run 'r{number}' diverged, so what it kept means nothing", fix="Name another run"
         )
-    return str(row["key"])
+    return Producer(f"r{number}", str(row["key"]))
 
 
 def write_dependencies(

@@ -110,12 +110,12 @@ class AttemptContext:
             raise Stopped(asked)
 
     def kept(self, run: str, name: str) -> Path:
-        key = next(
-            source["fingerprint"]
+        source = next(
+            source
             for source in self._order.inputs.values()
             if (source["kind"], source["where"]) == ("run", run)
         )
-        return kept_file(self._directory.parents[2], run, key, name)
+        return kept_file(self._directory.parents[2], source["run"], source["fingerprint"], name)
 
     def workspace(self) -> Path:
         return workspace(self._directory.parent, self._order.number)

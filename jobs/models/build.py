@@ -8,7 +8,7 @@ from torch import nn
 
 from ftd.errors import InputError, UnknownName, closest
 from jobs.layers import Treatment, check_weights
-from jobs.models import alexnet, efficientnet_lite, timm_zoo, vgg, zoo
+from jobs.models import alexnet, efficientnet_lite, mini8, timm_zoo, vgg, zoo
 from jobs.models.construct import constructed
 from jobs.models.dropout import DropoutKeys
 from jobs.models.exact import make_exact
@@ -19,7 +19,7 @@ from jobs.models.treatment import freeze
 from jobs.models.weights import State, fitted
 from jobs.timm_names import is_timm
 
-FAMILIES = (alexnet, efficientnet_lite, vgg, zoo)
+FAMILIES = (alexnet, efficientnet_lite, mini8, vgg, zoo)
 
 
 def skeleton(model: str, num_classes: int) -> tuple[nn.Module, tuple[Layer, ...]]:

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from jobs import layers, records
-from jobs.models import efficientnet_lite, zoo
+from jobs.models import efficientnet_lite, mini8, zoo
 from jobs.models.build import FAMILIES, skeleton
 from jobs.records import USUAL
 
@@ -44,6 +44,15 @@ def _imagenet(model: str) -> dict[str, Any]:
             "mean": mean,
             "std": std,
             "interpolation": efficientnet_lite.INTERPOLATION,
+        }
+    if model in mini8.MODELS:
+        return {
+            "file": None,
+            "mean": mini8.MEAN_STD,
+            "std": mini8.MEAN_STD,
+            "resize": mini8.SIZE,
+            "crop": mini8.SIZE,
+            "least": mini8.LEAST,
         }
     from torchvision.models import get_model_weights
 

@@ -16,10 +16,9 @@ class LrFindParams(Params):
         default=100, ge=5, description="Its steps; they do not count as steps of training."
     )
     divisor: float = Field(
-        default=10,
+        default=3,
         ge=1,
-        description="What is found is the rate at which the smoothed loss was least, divided by "
-        "this.",
+        description="What is found is the rate around which the loss was least, divided by this.",
     )
 
     @model_validator(mode="after")

@@ -15,30 +15,31 @@ from jobs.train.loop import Training
 from jobs.train.state import TrainingState
 from jobs.train.step import Stepper
 
-BETA = 0.98  # how much of the smoothed loss stays from step to step
-DIVERGES = 4  # the search ends at a smoothed loss of so many times the least one
+DIVERGES = 4  # the search ends at a loss of so many times that of its first steps
 
 
 def find_lr_if_asked(training: Training, state: TrainingState) -> None:
     """Put what ``train.lr_find`` finds into `state`, which has not taken a step.
 
-    The rate at which the smoothed loss was least, by ``divisor`` (as in fastai: Howard, Gugger
-    2020); the lowest rate where no loss is finite.  The run can be left meanwhile, and begins the
-    search again then.
+    The rate around which the loss was least, by ``divisor`` (after fastai: Howard, Gugger 2020; a
+    mean that lags behind, as there, would need a larger one); the lowest rate where no loss is
+    finite.  The run can be left meanwhile, and begins the search
+    again then.
     """
     wanted, context = training.params.lr_find, training.context
     if wanted is None:
         return
     losses = tried_losses(training, state, wanted)
     rates = tried_rates(wanted)[: len(losses)]
-    best = least(smoothed(losses))
-    found = wanted.lowest if best is None else rates[best] / wanted.divisor
+    width = window(wanted.steps)
+    best = least(smoothed(losses, width))
+    found = wanted.lowest if best is None else rates[best + width // 2] / wanted.divisor
     state.found_lr = found
     context.metric("train/lr", found, 0)
     context.note(
         "lr_find",
         lr=found,
-        at_highest=best == wanted.steps - 1,
+        at_highest=best == wanted.steps - width,
         fit_set="train",
         rates=rates,
         losses=[loss if math.isfinite(loss) else None for loss in losses],
@@ -50,13 +51,20 @@ def tried_rates(wanted: LrFindParams) -> list[float]:
     return [float(rate) for rate in np.geomspace(wanted.lowest, wanted.highest, wanted.steps)]
 
 
-def smoothed(losses: Sequence[float]) -> list[float]:
-    """The mean of the losses so far, each weighing 0.98 times as much as the next one."""
-    found, average = [], 0.0
-    for count, loss in enumerate(losses, start=1):
-        average = BETA * average + (1 - BETA) * loss
-        found.append(average / (1 - BETA**count))
-    return found
+def window(steps: int) -> int:
+    """How many steps are averaged over: a fifth of all, an odd number, at least three.
+
+    A batch's loss is noisy, and a mean over the steps before would lag behind it and be noisiest at
+    the start, where a small loss by accident would look like the least one.
+    """
+    return max(3, steps // 5 // 2 * 2 + 1)
+
+
+def smoothed(losses: Sequence[float], width: int) -> list[float]:
+    """The means of each `width` losses in a row."""
+    return [
+        math.fsum(losses[first : first + width]) / width for first in range(len(losses) - width + 1)
+    ]
 
 
 def least(losses: Sequence[float]) -> int | None:
@@ -86,8 +94,8 @@ def tried_losses(training: Training, state: TrainingState, wanted: LrFindParams)
     for rate, batch in zip(tried_rates(wanted), batches, strict=True):
         stepper.take_at(trial, batch, rate)
         losses.append(trial.sums[0].item() / len(batch.labels))
-        smooth = smoothed(losses)
-        if not math.isfinite(losses[-1]) or smooth[-1] > DIVERGES * min(smooth):
+        first = losses[: window(wanted.steps)]
+        if not losses[-1] <= DIVERGES * sum(first) / len(first):  # or not a number
             break
         context.progress(0, training.num_steps, finding_lr=f"{len(losses)}/{wanted.steps}")
         context.checkpoint(0, dict)
