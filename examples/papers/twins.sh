@@ -1,0 +1,68 @@
+#!/bin/sh
+# The papers' claims as experiments that two CPU cores can carry out (examples/papers/twins/).
+#
+#   twins.sh          the whole of it, in the home .twins/home; stopped, it goes on where it was
+#   twins.sh smoke    the same designs with few levels and steps, on images that packages bring along
+set -eu
+cd "$(dirname "$0")/../.."
+mode="${1:-all}"
+FTD_HOME="${FTD_TWINS_HOME:-$PWD/.twins/$mode}"
+export FTD_HOME
+specs=examples/papers/twins
+fashion=.twins/data/FashionMNIST/raw
+debian=/usr/share/datasets/fashion-mnist
+mkdir -p "$FTD_HOME"
+
+enqueue() {
+  spec="$1"
+  shift
+  ftd enqueue "$specs/$spec.yaml" "$@"
+}
+
+if [ "$mode" = smoke ]; then
+  digits='dataset: digits, decode_size: 28, val_per_class: 5, test_per_class: 20'
+  low="{$digits, classes: {only: ['0', '1', '2', '3', '4']}}"
+  high="{$digits, classes: {only: ['5', '6', '7', '8', '9']}"
+  enqueue source --set "target=$low" --set train.steps=30 --set train.warmup_steps=3 --set replicates=2
+  enqueue 1-learning-rate --set "target=$high}" --set train.steps=6 --set replicates=2 \
+    --set 'factors.target.num_images=[20, 100]' --set 'factors.train.lr=[0.003, 0.03]'
+  enqueue 3-imbalance --set "target=$high, num_images: 100, imbalance: {ratio: 1, hold: total}}" \
+    --set train.steps=6 --set replicates=2 --set 'factors.target.imbalance.ratio=[1, 10]' \
+    --set 'tune={over: {train.lr: [0.003, 0.03]}, select: val/balanced_accuracy, per: cell}'
+  enqueue 5-freeze-or-tune --set train.steps=6 --set replicates=1 \
+    --set 'factors.distance=[{name: middle, set: {target.dataset: digits}}, {name: far, set: {target.dataset: elpv}}]' \
+    --set 'factors.layers=[F(1-5)R(6-8), FT(1-5)R(6-8)]' --set 'factors.target.per_class=[2, 20]' \
+    --set 'tune={over: {train.lr: [0.004, 0.016]}, select: val/balanced_accuracy, per: cell}'
+  enqueue 6-real-images --set train.steps=3 --set replicates=1 --set target.decode_size=64 \
+    --set 'factors.target.per_class=[10]' --set target.val_per_class=10 \
+    --set 'tune={over: {train.lr: [0.01, 0.03]}, select: val/auroc, per: cell}'
+else
+  if [ ! -d "$fashion" ]; then
+    if [ ! -d "$debian" ]; then
+      echo "Fashion-MNIST is not here. Debian and Ubuntu: apt-get install dataset-fashion-mnist." >&2
+      echo "Or put its four files, unpacked, into $PWD/$fashion" >&2
+      exit 1
+    fi
+    mkdir -p "$fashion.part"
+    for file in "$debian"/*-ubyte.gz; do
+      gunzip -c "$file" >"$fashion.part/$(basename "$file" .gz)"
+    done
+    mv "$fashion.part" "$fashion"
+  fi
+  for spec in source 1-learning-rate 3-imbalance 5-freeze-or-tune 6-real-images; do
+    enqueue "$spec"
+  done
+fi
+
+printf '\nA daemon works on them (log: %s/daemon.out). Ctrl-C is safe: a later call goes on.\n' \
+  "$FTD_HOME"
+ftd daemon --until-idle 2>>"$FTD_HOME/daemon.out" &
+daemon=$!
+trap 'kill "$daemon" 2>/dev/null || true' INT TERM
+names='twin-1-learning-rate twin-3-imbalance twin-5-freeze-or-tune twin-6-real-images'
+# shellcheck disable=SC2086
+ftd wait twin-source $names
+wait "$daemon"
+for name in $names; do
+  ftd summary "$name"  # with --metric test/balanced_accuracy and others: what else was measured
+done
