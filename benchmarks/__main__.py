@@ -16,6 +16,7 @@ from ftd.views.table import Table, show, table
 BENCHMARKS = {
     # name: (module, one line)
     "finetune": ("finetune", "the job finetune against a plain training loop"),
+    "short": ("short_runs", "a run of 20 steps against a script that does the same"),
     "enqueue": ("enqueue_grid", "ftd enqueue of a grid of 10,000 cells"),
     "status": ("status", "ftd status with 100,000 runs in the ledger"),
     "help": ("startup", "ftd --help against a bare Python start"),

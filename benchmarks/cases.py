@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 LR, HEAD_LR_FACTOR = 0.01, 10.0
-HEAD = "fc"  # the classifier of the networks below
 
 
 @dataclass(frozen=True)
@@ -25,11 +24,17 @@ class Case:
     dataset: str
     decode_size: int
     epochs: int
+    batch_size: int = 16
 
     @property
     def name(self) -> str:
         """The case as people read it."""
         return f"{self.model} {self.layers} {self.decode_size} px"
+
+    @property
+    def head(self) -> str:
+        """The network's classifier."""
+        return "classifier.6" if self.model == "mini8" else "fc"
 
     @property
     def has_depthwise(self) -> bool:
@@ -46,6 +51,7 @@ CASES = (
     Case("efficientnet_lite0", "FT(1-last-1)R(last)", "imagenet", "elpv", 128, epochs=7),
     Case("efficientnet_lite0", "F(1-last-1)R(last)", "imagenet", "elpv", 128, epochs=26),
     Case("resnet18", "FT(1-last-1)R(last)", "none", "elpv", 64, epochs=14),
+    Case("mini8", "R(1-last)", "none", "elpv", 28, epochs=120, batch_size=32),
 )
 
 
@@ -62,7 +68,7 @@ def params_of(case: Case, per_class: int, val_per_class: int) -> FinetuneParams:
         },
         "train": {
             "epochs": case.epochs,
-            "batch_size": 16,
+            "batch_size": case.batch_size,
             "lr": LR,
             "head_lr_factor": HEAD_LR_FACTOR,
         },
@@ -72,6 +78,10 @@ def params_of(case: Case, per_class: int, val_per_class: int) -> FinetuneParams:
 
 def network_of(case: Case, num_classes: int) -> nn.Module:
     """The network of `case` without what the job puts into it."""
+    if case.model == "mini8":
+        from jobs.models.mini8 import Mini8
+
+        return Mini8(num_classes)
     if not case.has_depthwise:
         from torchvision import models
 
@@ -83,6 +93,8 @@ def network_of(case: Case, num_classes: int) -> nn.Module:
     network = EfficientNetLite0(num_classes)
     if case.weights == "imagenet":
         state = load(case.model, "imagenet", allow_downloads=False) or {}
-        kept = {name: value for name, value in state.items() if not name.startswith(f"{HEAD}.")}
+        kept = {
+            name: value for name, value in state.items() if not name.startswith(f"{case.head}.")
+        }
         network.load_state_dict(kept, strict=False)
     return network

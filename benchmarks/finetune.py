@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.cases import CASES, HEAD, HEAD_LR_FACTOR, LR, Case, network_of, params_of
+from benchmarks.cases import CASES, HEAD_LR_FACTOR, LR, Case, network_of, params_of
 from benchmarks.cost import Cost
 from benchmarks.figures import Figure, Goal
 from benchmarks.timed_job import Stopwatch, new_context, timed_run
@@ -134,7 +134,7 @@ class _Contest:
 
         wanted = records.preprocessing(self._case.model)
         recipe = Recipe(
-            head=HEAD,
+            head=self._case.head,
             frozen=self._case.frozen,
             # depthwise convolutions compute faster channels-last on a CPU, others hardly
             layout=torch.channels_last if self._case.has_depthwise else torch.contiguous_format,
