@@ -50,30 +50,31 @@ class LocalLauncher:
     def launch(self, directory: Path, order: Order, device_lock: int) -> Identity | None:
         variables = environment(os.environ, order) | {MARK: str(directory)}
         kind = self._warm.kind(order) if self._warm else None
+        parent: ForkServer | subprocess.Popen[bytes]
         with (directory / LOG).open("ab") as log:
+            forked = None
             if self._warm and kind:
                 forked = self._warm.fork(
                     kind, directory, variables, log=log.fileno(), device_lock=device_lock
                 )
-                if forked is not None:
-                    server, worker = forked
-                    if worker.identity is not None:
-                        launched = _Launched(kind, monotonic(), server)
-                        self._launched[worker.identity.pid] = launched
-                    return worker.identity
-            child = subprocess.Popen(
-                # -P: a folder called jobs where we happen to stand must not shadow ours.
-                [interpreter(order), "-P", "-m", "ftd.worker", str(directory)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=directory,
-                env=variables,
-                start_new_session=True,
-                pass_fds=(device_lock,),
-            )
-        self._launched[child.pid] = _Launched(kind, monotonic(), child)
-        return identity_of(child.pid)
+            if forked is not None:
+                parent, identity = forked
+            else:
+                parent = subprocess.Popen(
+                    # -P: a folder called jobs where we happen to stand must not shadow ours.
+                    [interpreter(order), "-P", "-m", "ftd.worker", str(directory)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=directory,
+                    env=variables,
+                    start_new_session=True,
+                    pass_fds=(device_lock,),
+                )
+                identity = identity_of(parent.pid)
+        if identity is not None:
+            self._launched[identity.pid] = _Launched(kind, monotonic(), parent)
+        return identity
 
     def exit_status(self, identity: Identity) -> int | None:
         launched = self._launched.get(identity.pid)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftd.catalog import BUILT_IN
-from ftd.daemon.fork_server import Forked, ForkServer
+from ftd.daemon.fork_server import ForkServer
+from ftd.process import Identity
 from ftd.protocol import Order
 from ftd.source import CODE
 
@@ -49,8 +50,8 @@ class WarmStart:
         *,
         log: int,
         device_lock: int,
-    ) -> tuple[ForkServer, Forked] | None:
-        """A forked worker and who knows how it ends; None: start one the slow way.
+    ) -> tuple[ForkServer, Identity | None] | None:
+        """Who knows how a forked worker ends, and the worker; None: start one the slow way.
 
         When runs of this kind are short, that is prepared for the next.
         """
@@ -69,7 +70,7 @@ class WarmStart:
         if forked is None:
             del self._servers[kind]
             return None
-        return server, forked
+        return server, forked.identity
 
     def ended(self, kind: Kind, ran_s: float) -> None:
         """A worker of this kind ran so long."""
