@@ -24,9 +24,7 @@ def rows_of(experiment: str) -> list[Row]:
     """Measured places of an experiment, of tuned ones the chosen candidate's; none if not there."""
     done = subprocess.run(["ftd", "export", experiment], capture_output=True, text=True)
     found = list(csv.DictReader(io.StringIO(done.stdout))) if done.returncode == 0 else []
-    return [
-        r for r in found if r["state"] == "done" and r.get("chosen", "true") not in ("", "false")
-    ]
+    return [row for row in found if row["state"] == "done" and row.get("chosen") != "False"]
 
 
 def claim(text: str, per_unit: Mapping[str, float], unit: str = "") -> None:
