@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ftd import catalog
 from ftd.process import Identity, identity_of, pids
 from ftd.protocol import WORKER
 from ftd.worker import fork_server
@@ -69,6 +72,20 @@ def _forked(worker: Identity) -> bool:
         return Path(f"/proc/{worker.pid}/comm").read_text() == "ftd-worker\n"
     except OSError:
         return False
+
+
+@pytest.mark.parametrize("job", sorted(catalog.BUILT_IN))
+def test_loading_touches_no_device_and_starts_no_thread(job: str) -> None:
+    """What a parent of workers has loaded can be forked and can use a GPU afterwards."""
+    program = (
+        "import importlib, os, sys; from ftd import catalog\n"
+        f"for module in catalog.job({job!r}).preload: importlib.import_module(module)\n"
+        "assert len(os.listdir('/proc/self/task')) == 1\n"
+        "assert 'libcuda.so' not in open('/proc/self/maps').read()\n"
+        "assert 'torch' not in sys.modules or not sys.modules['torch'].cuda.is_initialized()\n"
+    )
+    one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    subprocess.run([sys.executable, "-P", "-c", program], env={**os.environ, **one}, check=True)
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """A parent of workers that has a job's libraries loaded: a worker forked from it starts at once.
 
-It computes nothing, touches no device and starts no thread, so that a forked worker is like one
-that loaded the libraries itself.  It speaks with the daemon in JSON, a message each, over its
-standard input (a socket):
+It computes nothing, touches no device and starts no thread (OpenBLAS does, and makes its own anew
+in a forked process), so that a forked worker is like one that loaded the libraries itself.  It
+speaks with the daemon in JSON, a message each, over its standard input (a socket):
 
     <- {"ready": true}                              once, when all is loaded
     -> {"directory": ..., "environment": {...}}     with two descriptors: log, device lock
