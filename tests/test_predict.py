@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -177,3 +178,12 @@ def test_several_labels_have_probabilities_of_their_own(tmp_path: Path) -> None:
     head = {"class_names": CLASSES, "multi_label": True}
     assert predicted(head, [0.6, 0.4, 0.9]) == "dark;striped"
     assert predicted(head, [0.1, 0.4, 0.2]) == ""
+
+
+def test_folders_nested_too_deep_are_said(home: LiveHome, tmp_path: Path) -> None:
+    """In one line."""
+    subprocess.run(["mkdir", "-p", tmp_path / "/".join("a" * 1200)], check=True)
+    told = home.ftd("predict", "r1", str(tmp_path))
+    subprocess.run(["rm", "-r", tmp_path / "a"], check=True)  # pytest could not
+    assert told.returncode == 2 and told.stderr.count("\n") == 1
+    assert "nested too deep" in told.stderr

@@ -41,8 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print predictions."""
+    request = _request(args)
     images = [path for given in args.images for path in _images(Path(given))]
-    answers = _answers(_request(args) | {"images": list(map(str, images))})
+    answers = _answers(request | {"images": list(map(str, images))})
     head = next(answers)
     if args.json:
         found = [_as_json(head, answer) for answer in answers]
@@ -98,12 +99,15 @@ def _images(given: Path) -> list[Path]:
         return [given]
     if not given.is_dir():
         raise InputError(f"there is no file or folder {given}", fix="Check the path")
-    found = sorted(
-        Path(parent, name)
-        for parent, _, names in os.walk(given)
-        for name in names
-        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-    )
+    try:
+        found = sorted(
+            Path(parent, name)
+            for parent, _, names in os.walk(given)
+            for name in names
+            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+        )
+    except RecursionError:
+        raise InputError(f"folders below {given} are nested too deep", fix="Name one") from None
     if not found:
         raise InputError(
             f"there are no images in {given}", fix=f"Known file types: {' '.join(SUFFIXES)}"
