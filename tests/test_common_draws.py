@@ -58,12 +58,6 @@ CHANGES: dict[str, tuple[Mapping[str, Any], set[str]]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One store for all runs of this module."""
-    return tmp_path_factory.mktemp("store")
-
-
 def wanted(change: Mapping[str, Any]) -> FinetuneParams:
     """The base run with some keys replaced."""
     sections = {

@@ -6,7 +6,6 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,23 +25,13 @@ from jobs.measure.digest import state_sha256
 from jobs.models.weights import load
 from jobs.train.state import FILES, TENSORS
 from tests.context import FolderContext
-from tests.finetuning import BASE, LAYERS, params, torch_as_found
+from tests.finetuning import BASE, LAYERS, params
 
 # Its learning rate is far too high, so that the first epoch is its best.
 OVERSHOOTING = params(train={"lr": 0.1, "schedule": "constant", "step_size_epochs": None})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _numerics() -> Iterator[None]:
-    """Leave torch as it was found."""
-    with torch_as_found():
-        yield
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One store for all runs of this module."""
-    return tmp_path_factory.mktemp("store")
+pytestmark = pytest.mark.usefixtures("torch_left_as_found")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,13 @@ from jobs.data.digits import digits_listing
 from jobs.finetune import Finetune, FinetuneParams
 from jobs.params.target import TargetParams
 from tests.context import FolderContext
-from tests.finetuning import params, torch_as_found
+from tests.finetuning import params
 from tests.resume import Case, Stop, check_ways, run_whole
 
 LAYERS = "F(1-18)R(19)"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _numerics() -> Iterator[None]:
-    """Leave torch as it was found."""
-    with torch_as_found():
-        yield
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One store for all runs of this module."""
-    return tmp_path_factory.mktemp("store")
+pytestmark = pytest.mark.usefixtures("torch_left_as_found")
 
 
 @pytest.fixture(scope="module")

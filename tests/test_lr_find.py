@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,12 @@ from jobs.finetune import Finetune
 from jobs.params.lr_find import LrFindParams
 from jobs.train.lr_find import least, smoothed, tried_rates, window
 from tests.context import FolderContext
-from tests.finetuning import params, torch_as_found
+from tests.finetuning import params
 
 SEARCH = {"lowest": 1e-4, "highest": 10, "steps": 20}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _numerics() -> Iterator[None]:
-    """Leave torch as it was found."""
-    with torch_as_found():
-        yield
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One store for all runs of this module."""
-    return tmp_path_factory.mktemp("store")
+pytestmark = pytest.mark.usefixtures("torch_left_as_found")
 
 
 def run(root: Path, store: Path, **train: object) -> tuple[Completed, FolderContext]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from jobs.data import augment, order
 from jobs.finetune import Finetune, FinetuneParams
 from jobs.models import dropout, initialise
 from tests.entries import Situation, check_entries
-from tests.finetuning import params, torch_as_found
+from tests.finetuning import params
 from tests.resume import (
     Attempts,
     Case,
@@ -29,18 +28,7 @@ from tests.resume import (
     twice_in_a_row,
 )
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _numerics() -> Iterator[None]:
-    """Leave torch as it was found."""
-    with torch_as_found():
-        yield
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One store for all runs of this module."""
-    return tmp_path_factory.mktemp("store")
+pytestmark = pytest.mark.usefixtures("torch_left_as_found")
 
 
 # --- left and killed anywhere -----------------------------------------------------------------

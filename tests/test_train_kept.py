@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,13 @@ from safetensors.torch import load_file
 from ftd.job import Completed
 from jobs.finetune import Finetune
 from tests.context import FolderContext
-from tests.finetuning import params, torch_as_found
+from tests.finetuning import params
 from tests.networks import imagenet_state
 
 FOUR_EPOCHS = {"epochs": 4, "batch_size": 10, "schedule": "constant", "step_size_epochs": None}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _numerics() -> Iterator[None]:
-    """Leave torch as it was found."""
-    with torch_as_found():
-        yield
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One store for all runs of this module."""
-    return tmp_path_factory.mktemp("store")
+pytestmark = pytest.mark.usefixtures("torch_left_as_found")
 
 
 def run(root: Path, store: Path, **train: Any) -> tuple[Completed, FolderContext]:

@@ -20,7 +20,7 @@ from jobs.finetune import Finetune, FinetuneParams
 from jobs.params.target import TargetParams
 from jobs.params.train import TrainParams
 from tests.context import FolderContext
-from tests.finetuning import params, torch_as_found
+from tests.finetuning import params
 
 Change = Mapping[str, Any]
 LAYERS = "F(1-17)FT(18)R(19)"
@@ -111,11 +111,7 @@ ELSEWHERE = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _numerics() -> Iterator[None]:
-    """Leave torch as it was found."""
-    with torch_as_found():
-        yield
+pytestmark = pytest.mark.usefixtures("torch_left_as_found")
 
 
 @pytest.fixture(scope="module")
