@@ -8,7 +8,7 @@ from jobs.models.network import Layer
 
 MODELS = ("alexnet",)
 
-_LAYERS = (
+LAYERS = (
     Layer("conv1", ("features.0",)),
     Layer("conv2", ("features.3",)),
     Layer("conv3", ("features.6",)),
@@ -24,4 +24,4 @@ def skeleton(model: str, num_classes: int) -> tuple[nn.Module, tuple[Layer, ...]
     """The network and its layers; the weights are whatever torchvision puts there."""
     from torchvision.models import alexnet  # torchvision takes seconds to import
 
-    return alexnet(num_classes=num_classes), _LAYERS
+    return alexnet(num_classes=num_classes), LAYERS

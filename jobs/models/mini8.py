@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from jobs.models.alexnet import LAYERS
 from jobs.models.network import Layer
 
 MODELS = ("mini8",)
@@ -20,17 +21,6 @@ _WIDTHS = (16, 32, 48, 48, 32)
 _FULLY_CONNECTED = 256
 _SIDE = 3  # of the picture that fc6 sees
 
-_LAYERS = (
-    Layer("conv1", ("features.0",)),
-    Layer("conv2", ("features.3",)),
-    Layer("conv3", ("features.6",)),
-    Layer("conv4", ("features.8",)),
-    Layer("conv5", ("features.10",)),
-    Layer("fc6", ("classifier.0", "classifier.1")),  # a dropout belongs to the layer it feeds
-    Layer("fc7", ("classifier.3", "classifier.4")),
-    Layer("fc8", ("classifier.6",)),
-)
-
 
 class Mini8(nn.Module):
     """(N, 3, H, W) float32, H and W of at least `LEAST` pixels -> (N, num_classes) logits."""
@@ -38,6 +28,7 @@ class Mini8(nn.Module):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         one, two, three, four, five = _WIDTHS
+        # the same modules in the same places as in torchvision's AlexNet, so its layers are ours
         self.features = nn.Sequential(
             *(nn.Conv2d(3, one, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(one, two, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
@@ -59,4 +50,4 @@ class Mini8(nn.Module):
 
 def skeleton(model: str, num_classes: int) -> tuple[nn.Module, tuple[Layer, ...]]:
     """The network and its layers; the weights are whatever torch puts there."""
-    return Mini8(num_classes), _LAYERS
+    return Mini8(num_classes), LAYERS
