@@ -93,21 +93,18 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
 
 def _images(given: Path) -> list[Path]:
     """A file, or all images below a folder, sorted by path."""
-    from jobs.data.files import SUFFIXES
+    from jobs.data.files import SUFFIXES, images_below
 
     if given.is_file():
         return [given]
     if not given.is_dir():
         raise InputError(f"there is no file or folder {given}", fix="Check the path")
     try:
-        found = sorted(
-            Path(parent, name)
-            for parent, _, names in os.walk(given)
-            for name in names
-            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-        )
-    except RecursionError:
-        raise InputError(f"folders below {given} are nested too deep", fix="Name one") from None
+        found = sorted(map(Path, images_below(given)))
+    except OSError as error:
+        raise InputError(
+            f"cannot read {error.filename} ({error.strerror})", fix="Check its permissions"
+        ) from error
     if not found:
         raise InputError(
             f"there are no images in {given}", fix=f"Known file types: {' '.join(SUFFIXES)}"

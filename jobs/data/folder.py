@@ -9,7 +9,7 @@ import numpy as np
 
 from ftd.errors import DataError
 from ftd.printable import is_utf8, printable
-from jobs.data.files import SUFFIXES, content_of, image_of
+from jobs.data.files import SUFFIXES, content_of, image_of, images_below
 from jobs.data.listing import SPLITS, Listing, SplitName
 
 
@@ -43,7 +43,7 @@ def folder_listing(root: Path, *, given: bool) -> Listing:
     splits: list[SplitName] = []
     for split, top in tops.items():
         for name in _subfolders(top):
-            paths = sorted(_images(top / name))
+            paths = sorted(images_below(top / name))
             ids += [os.path.relpath(path, root) for path in paths]
             labels += [label_of[name]] * len(paths)
             splits += [split] * len(paths)
@@ -69,17 +69,3 @@ def folder_listing(root: Path, *, given: bool) -> Listing:
 def _subfolders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-
-
-def _images(folder: Path) -> list[str]:
-    return [
-        os.path.join(parent, name)
-        for parent, _, names in os.walk(folder, onerror=_fail)
-        for name in names
-        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-    ]
-
-
-def _fail(error: OSError) -> None:
-    """Without this, a folder that cannot be read would be listed as an empty one."""
-    raise error
