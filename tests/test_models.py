@@ -159,6 +159,17 @@ def test_adaptive_pooling_equals_torch(
     torch.testing.assert_close(gradient, expected_gradient, atol=1e-6, rtol=1e-5)
 
 
+def test_pooling_learns_after_it_was_evaluated() -> None:
+    """What pooling keeps from evaluating without gradients does not stand in training's way."""
+    pooling = AdaptiveAvgPool2d(3, 3)
+    images = torch.ones(1, 1, 11, 11)  # a size that no other test pools
+    with torch.inference_mode():
+        pooling(images)
+    weight = torch.ones(1, requires_grad=True)
+    pooling(images * weight).sum().backward()
+    assert weight.grad is not None and float(weight.grad) == pytest.approx(9)
+
+
 @pytest.mark.parametrize("model", ["alexnet", "vgg11", "efficientnet_lite0"])
 def test_nothing_random_by_position_or_inexact_is_left(model: str) -> None:
     """A built network holds no torch dropout and no adaptive pooling to more than one cell."""

@@ -106,7 +106,8 @@ def decoded(
             looks.append(np.zeros((len(indices), 2), np.uint64))
             continue
         folder = _shard(store, whole, listing, indices, threads)
-        shards.append(np.load(folder / "images.npy", mmap_mode="r"))
+        mapped = np.load(folder / "images.npy", mmap_mode="r")
+        shards.append(np.asarray(mapped))  # a plain array: numpy's memmap makes each row dear
         contents.append(np.load(folder / "contents.npy"))
         looks.append(np.load(folder / "looks.npy"))
         missing = json.loads((folder / "unreadable.json").read_text())
