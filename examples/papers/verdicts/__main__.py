@@ -1,0 +1,33 @@
+"""The papers' claims and the twins: ``python examples/papers/verdicts`` in their home."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+
+from chu2016 import freeze_or_tune, real_images
+from evidence import Row, rows_of
+from li2019 import imbalance, learning_rate
+
+TWINS: Mapping[str, Callable[[list[Row]], None]] = {
+    "twin-1-learning-rate": learning_rate,
+    "twin-3-imbalance": imbalance,
+    "twin-5-freeze-or-tune": freeze_or_tune,
+    "twin-6-real-images": real_images,
+}
+
+
+def main() -> Iterator[str]:
+    """The names of the twins that were found, after their tables were printed."""
+    for name, tell in TWINS.items():
+        rows = rows_of(name)
+        if rows:
+            print(
+                f"\n{name}: {len(rows)} places\n\n| claim | difference | verdict |\n|---|---|---|"
+            )
+            tell(rows)
+            yield name
+
+
+if __name__ == "__main__":
+    sys.exit(0 if list(main()) else "no twin is done in this home")

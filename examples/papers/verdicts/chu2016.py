@@ -1,0 +1,55 @@
+"""Twins of Chu et al. 2016 (Best practices for fine-tuning visual classifiers to new domains)."""
+
+from __future__ import annotations
+
+from evidence import PerUnit, Row, by_replicate, claim, levels, minus
+
+METRIC = "test/balanced_accuracy"
+
+
+def freeze_or_tune(rows: list[Row]) -> None:
+    """Tune what is copied; copy all layers but the classifier; the more so the farther the target
+    and the more its images."""
+    distances, numbers = levels(rows, "distance"), levels(rows, "target.per_class")
+
+    def of(treatment: str, distance: str, images: str | None = None) -> PerUnit:
+        return by_replicate(
+            rows, METRIC,
+            lambda r: r["distance"] == distance and r["layers"].startswith(treatment)
+            and images in (None, r["target.per_class"]),
+        )  # fmt: skip
+
+    def gain(distance: str, images: str, copied: str = "(1-7)") -> PerUnit:
+        """Of tuning over freezing the copied layers."""
+        return minus(of(f"FT{copied}", distance, images), of(f"F{copied}", distance, images))
+
+    for distance in distances:
+        for images in numbers:
+            claim(f"{distance}, {images} per class, 7 copied: tuned over frozen",
+                  gain(distance, images))  # fmt: skip
+        claim(f"{distance}, all: tuned over frozen",
+              minus(of("FT(", distance), of("F(", distance)))  # fmt: skip
+    for distance in distances:
+        for more, fewer in ((7, 5), (5, 3)):
+            claim(f"{distance}, tuned: copying {more} layers over copying {fewer}",
+                  minus(of(f"FT(1-{more})", distance), of(f"FT(1-{fewer})", distance)))  # fmt: skip
+    near, *farther = distances
+    fewest, *_, most = numbers
+    for images in numbers:
+        for distance in farther:
+            claim(f"{images} per class: tuning gains more {distance} than {near}",
+                  minus(gain(distance, images), gain(near, images)))  # fmt: skip
+    for distance in distances:
+        claim(f"{distance}: tuning gains more with {most} per class than with {fewest}",
+              minus(gain(distance, most), gain(distance, fewest)))  # fmt: skip
+
+
+def real_images(rows: list[Row]) -> None:
+    """The far cell on real images: freeze against tune."""
+    for images in levels(rows, "target.per_class"):
+        here = [row for row in rows if row["target.per_class"] == images]
+        tuned, frozen = (
+            by_replicate([row for row in here if row["layers"].startswith(how)], "test/auroc")
+            for how in ("FT(", "F(")
+        )
+        claim(f"{images} per class: tuned over frozen (AUROC)", minus(tuned, frozen))
