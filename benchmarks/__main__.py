@@ -17,7 +17,9 @@ BENCHMARKS = {
     # name: (module, one line)
     "finetune": ("finetune", "the job finetune against a plain training loop"),
     "short": ("short_runs", "a run of 20 steps against a script that does the same"),
+    "tiny": ("tiny_runs", "runs that compute next to nothing: a worker each, or turns in one"),
     "enqueue": ("enqueue_grid", "ftd enqueue of a grid of 10,000 cells"),
+    "probes": ("probe_grid", "a grid of 1,000 probes against a script that does the same"),
     "status": ("status", "ftd status with 100,000 runs in the ledger"),
     "help": ("startup", "ftd --help against a bare Python start"),
     "idle": ("idle", "the daemon when there is nothing to do"),

@@ -1,0 +1,71 @@
+"""The k nearest training samples vote (Cover, Hart 1967): exact, by squared L2 distance.
+
+Of equally near samples the one that comes first counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from jobs.solvers.linear import Floats, Labels, Samples, gram, truth
+
+_AT_ONCE = 1024  # samples: distances of more are never in memory
+
+
+class Nearest:
+    """The `most` nearest of the training samples (N, D), for several numbers of neighbours.
+
+    What was looked up last is remembered: candidates are validated on the same samples in turn.
+    """
+
+    def __init__(self, train: Samples, most: int) -> None:
+        self._train = train
+        self._lengths = (train.astype(np.float64) ** 2).sum(axis=1)
+        self._most = min(most, len(train))
+        self._last: tuple[Samples, npt.NDArray[np.int64]] | None = None
+
+    def of(self, samples: Samples) -> npt.NDArray[np.int64]:
+        """The numbers of the training samples nearest to `samples` (M, D): (M, most), in order."""
+        if self._last is None or self._last[0] is not samples:
+            found = [np.zeros((0, self._most), np.int64)]
+            for start in range(0, len(samples), _AT_ONCE):
+                part = samples[start : start + _AT_ONCE]
+                distances = self._lengths - 2 * gram(part, self._train)  # less what all share
+                found.append(np.argsort(distances, axis=1, kind="stable")[:, : self._most])
+            self._last = samples, np.concatenate(found)
+        return self._last[1]
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Votes of the k nearest training samples; ``of_class`` (N, K): which of them is what."""
+
+    nearest: Nearest
+    of_class: npt.NDArray[np.bool_]
+    k: int
+    multi_label: bool
+    converged: bool = True
+
+    def responses(self, samples: Samples) -> Floats:
+        """The share of the k votes that each class gets: (N, D) to (N, K)."""
+        return np.asarray(self.of_class[self.nearest.of(samples)[:, : self.k]].mean(axis=1))
+
+    def scores(self, responses: Floats) -> Floats:
+        """Logits of the shares, drawn towards ignorance as if one more had voted for all."""
+        ignorance = 1 / 2 if self.multi_label else 1 / responses.shape[1]
+        shares = (responses * self.k + ignorance) / (self.k + 1)
+        odds = np.log(shares) - np.log1p(-shares) if self.multi_label else np.log(shares)
+        return np.asarray(odds)
+
+
+def fit(
+    samples: Samples, labels: Labels, num_classes: int, candidates: tuple[float, ...]
+) -> Iterator[Neighbours]:
+    """A classifier for each number of neighbours, in their order."""
+    nearest = Nearest(samples, int(max(candidates)))
+    for k in candidates:
+        yield Neighbours(nearest, truth(labels, num_classes), int(k), labels.ndim == 2)
