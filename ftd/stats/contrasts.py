@@ -46,7 +46,8 @@ def contrasts(
 
     The first level, not the best one: picking the best from the same data makes every difference
     to it look larger than it is.  Around a baseline, each level against the baseline's, which is
-    the first: its cell is.  Of a factor that is no plain one, none.
+    the first: its cell is.  Of a factor that is no plain one, none.  Levels that are one source
+    net each have no intervals: what is repeated does not vary what they differ in.
     """
     if factor in outline.roles:
         return []
@@ -56,7 +57,10 @@ def contrasts(
         chosen = [(one, baseline) for baseline, one in combinations(found, 2)]
     else:
         chosen = [(one, found[0]) for one in found[1:]]
-    return [_contrast(factor, one, baseline, random) for one, baseline in chosen]
+    differences = [_contrast(factor, one, baseline, random) for one, baseline in chosen]
+    if factor in outline.one_source:
+        return [replace(one, interval=None) for one in differences]
+    return differences
 
 
 _Level = tuple[Label, Sequence[Observation]]

@@ -14,8 +14,8 @@ from ftd.outline import Label as Label
 class Observation:
     """What one cell and replicate gave; without a `value`, `absent` says why there is none.
 
-    `flags` may hold ``diverged``, ``stuck``, ``approximate``; `cost_actual_s` and
-    `cost_alone_s` are device seconds, the latter as if nothing had been shared with other runs.
+    `flags` may hold ``diverged``, ``stuck``, ``approximate``, or that of a source; `cost_actual_s`
+    and `cost_alone_s` are device seconds, the latter as if nothing had been shared with other runs.
     `unit` numbers what is independent of the rest; by default the replicate.  `figures` are the
     run's speed and size by name.
     """

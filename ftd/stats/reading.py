@@ -77,7 +77,11 @@ def _observation(
         absent=absent,
         cost_actual_s=sum({one.run.id: one.run.cost_actual_s for one in place}.values()),
         cost_alone_s=sum({one.run.id: one.run.cost_alone_s for one in place}.values()),
-        flags=(*run.flags, *(("approximate",) if run.approximate else ())),
+        flags=(
+            *run.flags,
+            *(("approximate",) if run.approximate else ()),
+            *(f"whose source r{source} is near chance" for source in run.sources_at_chance),
+        ),
         unit=row.replicate // outline.num_inner,
         figures=figures.get(run.id, {}),
     )

@@ -41,6 +41,11 @@ def run_ids(ids: Iterable[int], limit: int = 12) -> str:
     return " ".join(shown[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
+def at_chance(sources: Iterable[int]) -> list[str]:
+    """``source r12 is near chance``, for each of the runs that a run starts from."""
+    return [f"source r{run} is near chance" for run in sources]
+
+
 def _spans(ids: list[int]) -> list[tuple[int, int]]:
     if not ids:
         return []

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ftd.ledger.rows import LiveRow
-from ftd.views.phrases import duration
+from ftd.views.phrases import at_chance, duration
 
 _HIDDEN = ("at", "elapsed_s")  # when the progress was reported: no news for people
 
@@ -43,7 +43,8 @@ def shown(progress: Mapping[str, Any]) -> str:
 
 def reports(row: LiveRow) -> str:
     """What a running run has to say: what keeps it from going on, else what its job reports."""
-    return row.trouble or shown(row.progress)
+    said = row.trouble or shown(row.progress)
+    return "; ".join(filter(None, [said, *at_chance(row.sources_at_chance)]))
 
 
 def time_left(row: LiveRow) -> str:

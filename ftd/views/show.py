@@ -23,6 +23,7 @@ def run_tables(about: Mapping[str, Any]) -> list[Table]:
                 "error": about["error"],
                 "job": f"{about['job']}, version {provenance['job_version']}",
                 "flags": ", ".join(about["flags"]),
+                "sources": ", ".join(f"{run} is near chance" for run in about["sources_at_chance"]),
                 "approximate": about["approximate"],
                 "state_sha256": about["state_sha256"],
                 "cost": duration(about["cost_actual_s"]),

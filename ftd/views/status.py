@@ -11,7 +11,7 @@ from ftd.ledger.resumed import Resumed
 from ftd.ledger.rows import DeviceRow, ExperimentRow, LiveRow, RunRow, WaitingRow
 from ftd.states import RunState
 from ftd.views import progress
-from ftd.views.phrases import count, duration, factors, moment, number, run_ids, size
+from ftd.views.phrases import at_chance, count, duration, factors, moment, number, run_ids, size
 from ftd.views.table import Table, table
 
 
@@ -130,7 +130,7 @@ def _waiting(seen: Snapshot) -> Table:
                 factors(row.factors, row.replicate),
                 row.state,
                 str(row.priority),
-                why,
+                "; ".join([why, *at_chance(row.sources_at_chance)]),
             )
             for row, why in seen.waiting
         ),
@@ -192,7 +192,8 @@ def result(row: RunRow) -> str:
     tested = [name for name in row.metrics if name.startswith("test/")]
     chosen = [name for name in dict.fromkeys((row.primary_metric, *tested)) if name in row.metrics]
     parts = [f"{name} {number(row.metrics[name])}" for name in (chosen or list(row.metrics))[:3]]
-    return ", ".join([*parts, *row.flags, *(["approximate"] if row.approximate else [])])
+    approximate = ["approximate"] if row.approximate else []
+    return ", ".join([*parts, *row.flags, *approximate, *at_chance(row.sources_at_chance)])
 
 
 def _waiting_json(row: WaitingRow, why: str) -> dict[str, Any]:

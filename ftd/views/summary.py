@@ -57,7 +57,13 @@ def _factor(factor: FactorSummary, found: Summary, places: int, runs: bool) -> l
             f"{len(factor.levels)} levels: each is compared with the first only, {factor.factor}="
             f"{level(factor.levels[0].level)}"
         )
-    rows = [_contrast(one, places, runs) for one in factor.contrasts]
+    conditional = factor.factor in found.outline.one_source
+    if conditional:
+        notes.append(
+            f"each level of {factor.factor} is one source net: the differences are conditional on "
+            "these, and have no interval; for one, give the source several replicates"
+        )
+    rows = [_contrast(one, places, runs, conditional) for one in factor.contrasts]
     headings = (
         "paired difference", ">pairs", ">mean", ">sd", f"{CONFIDENCE:.0%} interval",
         "runs matched", *_more(runs),
@@ -65,7 +71,7 @@ def _factor(factor: FactorSummary, found: Summary, places: int, runs: bool) -> l
     return [levels, table("", headings, rows, notes=notes)]
 
 
-def _contrast(one: Contrast, places: int, runs: bool) -> tuple[str, ...]:
+def _contrast(one: Contrast, places: int, runs: bool, conditional: bool) -> tuple[str, ...]:
     matched = f"{len(one.pairs)} of {one.num_possible}"
     if one.num_identical:
         matched += f" ({one.num_identical} the same run)"
@@ -75,7 +81,9 @@ def _contrast(one: Contrast, places: int, runs: bool) -> tuple[str, ...]:
         str(one.difference.n),
         number(one.difference.mean, places, signed=True),
         number(one.difference.sd, places),
-        _interval(one.interval, one.difference.n, places),
+        "conditional on one source net"
+        if conditional
+        else _interval(one.interval, one.difference.n, places),
         matched,
         *((run_ids(ids),) if runs else ()),
     )
@@ -184,6 +192,7 @@ def as_json(found: Summary) -> dict[str, Any]:
                 "factor": factor.factor,
                 "role": factor.role,
                 "nested": factor.nested,
+                "conditional_on_one_source": factor.factor in found.outline.one_source,
                 "levels": [{"level": one.level, **_group_json(one.group)} for one in factor.levels],
                 "differences": [_contrast_json(one) for one in factor.contrasts],
             }

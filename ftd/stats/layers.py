@@ -1,0 +1,134 @@
+"""What fine-tuning changed, layer by layer: each measure's mean and interval in every cell.
+
+Reads metrics called ``split/measure_layer``; what is measured before and after is also compared
+within each run.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ftd.outline import Label, Outline
+from ftd.stats.observations import Observation, unit
+from ftd.stats.reading import chosen, observed
+from ftd.stats.spread import Interval, Spread, interval, spread
+
+if TYPE_CHECKING:
+    from ftd.ledger.places import PlaceRow
+
+SINGLE = (
+    "relative", "drift", "unit_drift_mean", "unit_drift_q1", "unit_drift_median", "unit_drift_q3",
+    "batchnorm_mean", "batchnorm_deviation", "batchnorm_scale", "batchnorm_shift", "cka",
+)  # fmt: skip
+TWICE = ("separability", "probe", "selectivity", "selective", "label_entropy")  # before and after
+MEASURES = (*SINGLE, *TWICE)
+
+
+@dataclass(frozen=True)
+class LayerValue:
+    """A layer's measure in one cell over independent units: `before` and `after` where it is
+    measured twice, with `value` their difference within each run; else the measure itself."""
+
+    layer: str
+    value: Spread
+    interval: Interval | None
+    before: Spread | None = None
+    after: Spread | None = None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One measure of one cell, a value per layer in the network's order."""
+
+    measure: str
+    split: str
+    cell: int
+    factors: Mapping[str, Label]
+    layers: tuple[LayerValue, ...]
+    run_ids: tuple[int, ...]
+
+
+def profiles(
+    places: Sequence[PlaceRow], outline: Outline, measures: Sequence[str] = MEASURES
+) -> list[Profile]:
+    """The profile of each of `measures` in every cell, as far as runs have measured it."""
+    choices = chosen(places, outline)
+    names = list(dict.fromkeys(name for place in places for name in place.run.metrics))
+    found = []
+    for measure in measures:
+        for split, layers in _layers(measure, names).items():
+            seen = {
+                name: observed(places, choices, name, outline)
+                for layer in layers
+                for name in _names(split, measure, layer)
+            }
+            for cell in sorted({place.cell for place in places}):
+                profile = _profile(measure, split, layers, cell, seen)
+                if profile is not None:
+                    found.append(profile)
+    return found
+
+
+def _names(split: str, measure: str, layer: str) -> tuple[str, ...]:
+    """The metrics that make up one layer's value."""
+    parts = (f"{measure}_before", f"{measure}_after") if measure in TWICE else (measure,)
+    return tuple(f"{split}/{part}_{layer}" for part in parts)
+
+
+def _layers(measure: str, names: Sequence[str]) -> dict[str, list[str]]:
+    """The layers that have the measure, by split, in the order of the metrics."""
+    found: dict[str, list[str]] = defaultdict(list)
+    prefix = f"{measure}_after_" if measure in TWICE else f"{measure}_"
+    for name in names:
+        split, _, rest = name.partition("/")
+        if rest.startswith(prefix):
+            found[split].append(rest.removeprefix(prefix))
+    return dict(found)
+
+
+def _profile(
+    measure: str,
+    split: str,
+    layers: Sequence[str],
+    cell: int,
+    seen: Mapping[str, Sequence[Observation]],
+) -> Profile | None:
+    values, ids = [], set()
+    factors: Mapping[str, Label] = {}
+    for layer in layers:
+        rows = [
+            {one.replicate: one for one in seen[name] if one.cell == cell and one.value is not None}
+            for name in _names(split, measure, layer)
+        ]
+        both = [replicate for replicate in rows[0] if all(replicate in row for row in rows)]
+        if not both:
+            continue
+        units = [unit(rows[0][replicate]) for replicate in both]
+        columns = [[row[replicate].value or 0.0 for replicate in both] for row in rows]
+        differences = [
+            after - before for before, after in zip(columns[0], columns[-1], strict=True)
+        ]
+        ids |= {rows[0][replicate].run_id for replicate in both}
+        factors = rows[0][both[0]].factors
+        if measure in TWICE:
+            value = _over(units, differences)
+            before, after = (_over(units, column) for column in columns)
+            values.append(LayerValue(layer, value, interval(value), before, after))
+        else:
+            value = _over(units, columns[0])
+            values.append(LayerValue(layer, value, interval(value)))
+    if not values:
+        return None
+    return Profile(measure, split, cell, factors, tuple(values), tuple(sorted(ids)))
+
+
+def _over(units: Sequence[int], values: Sequence[float]) -> Spread:
+    """What is repeated inside one unit averaged."""
+    by_unit: dict[int, list[float]] = defaultdict(list)
+    for number, value in zip(units, values, strict=True):
+        by_unit[number].append(value)
+    return spread([statistics.fmean(some) for some in by_unit.values()])
