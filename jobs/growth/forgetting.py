@@ -1,0 +1,106 @@
+"""What a network forgets of its source: how well its old classifier still does on its old images.
+
+After the adaptation the source's own classifier is put back on the old layers as they are now; new
+parts are left out, since old layers do not see them.  The images are those that the source's run
+was tested on, so that none of them was ever learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ftd.errors import DataError
+from ftd.job import Context
+from jobs.data.batches import Loader
+from jobs.data.keyed import Indices
+from jobs.data.prepare import Data
+from jobs.growth.blocks import comparable
+from jobs.growth.place import classifier_path
+from jobs.layers import Treatment, numbered
+from jobs.measure.evaluate import evaluate
+from jobs.measure.predictions import TENSORS, Predictions
+from jobs.measure.scoring import Scoring, named
+from jobs.models.build import build
+from jobs.models.kept import starting_weights
+from jobs.models.network import Network
+from jobs.params.model import ModelParams
+from jobs.params.target import TargetParams
+from jobs.sources import WeightsRun
+
+
+@dataclass(frozen=True)
+class Source:
+    """The images that the source was tested on, and how the network sees them."""
+
+    model: ModelParams
+    loader: Loader
+    indices: Indices
+    scoring: Scoring
+    context: Context
+
+    @classmethod
+    def of(cls, model: ModelParams, wanted: TargetParams, data: Data, context: Context) -> Source:
+        """The source of `model`, whose weights a run kept; `data` are its images.
+
+        Raises DataError when that run was tested on none of them.
+        """
+        assert isinstance(model.weights, WeightsRun)
+        called = model.weights.kept.called
+        tested = Predictions.read(context.kept(called, TENSORS)).splits["test"].digests
+        wanted_here = np.isin(data.images.digests, tested)
+        if not wanted.multi_label:
+            wanted_here &= data.listing.labels >= 0  # of a class that is not left out
+        indices = np.flatnonzero(wanted_here)
+        if not len(indices):
+            raise DataError(
+                f"{called} was tested on none of these images",
+                where="forgetting.source",
+                fix="Give the images that it was trained for, as in its spec",
+            )
+        crop_size = wanted.crop_size or wanted.decode_size
+        loader = Loader(data.images, crop_size, model.preprocessing, context.device)
+        scoring = Scoring(len(data.listing.class_names), wanted.multi_label, data.terciles)
+        return cls(model, loader, indices, scoring, context)
+
+    def network(self) -> Network:
+        """The network as it was, with its own classifier."""
+        chosen = (Treatment.FT,) * len(numbered(self.model.name))
+        names, seen = self.loader.images.listing.class_names, self.model.preprocessing
+        return build(
+            self.model.name,
+            names,
+            chosen,
+            starting_weights(self.model, names, chosen, seen, self.context),
+            init_seed=0,
+            dropout_seed=0,
+        ).to(self.context.device)
+
+    def metrics(self, adapted: Network | None, pause: Callable[[], None]) -> Mapping[str, float]:
+        """``source_before/...`` and ``source_after/...``; `adapted` is None after divergence."""
+        labels = self.loader.images.listing.labels[self.indices]
+        network = self.network()
+
+        def measured() -> dict[str, float]:
+            logits = evaluate(network, self.loader, self.indices, self.context.device, pause)
+            if not np.isfinite(logits).all():
+                return comparable(self.scoring.chance(labels))
+            return comparable(self.scoring.metrics(logits, labels))
+
+        found = named("source_before", measured())
+        after = comparable(self.scoring.chance(labels))
+        if adapted is not None:
+            _take_over(network, adapted)
+            after = measured()
+        return found | named("source_after", after)
+
+
+def _take_over(network: Network, adapted: Network) -> None:
+    """Put the adapted tensors into `network`, but for its classifier."""
+    own, theirs = network.state(), adapted.state()
+    classifier = classifier_path(network)
+    for name, tensor in own.items():
+        if not name.startswith(f"{classifier}."):
+            tensor.copy_(theirs[name])
