@@ -58,6 +58,7 @@ class Drill(Job[DrillParams]):
 
     Params = DrillParams
     preload = ("jobs.drill",)  # next to nothing, but its workers are forked like those of others
+    shares_worker = True
 
     def identity(self, params: DrillParams) -> Mapping[str, Any]:
         """All parameters; how to fail only where a failure is asked for, never who computes."""

@@ -39,6 +39,7 @@ class Ensemble(Job[EnsembleParams]):
     Params = EnsembleParams
     version = 1
     preload = ("jobs.measure.averaging", "jobs.measure.details")
+    shares_worker = True
 
     def resolve(self, params: EnsembleParams, base: Path) -> EnsembleParams:
         """Runs as people write them, in the order of their numbers; none twice."""

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from ftd.errors import InputError
-from ftd.job import Budget, Completed, Context, Input, Job, Params
+from ftd.job import Budget, Checkpoint, Completed, Context, Input, Job, Params
 from jobs import budget as budgets
 from jobs import recipe, records, sources, targets
 from jobs.layers import Treatment, check_weights, numbered, spelled, treatments
 from jobs.params.model import ModelParams
 from jobs.params.target import TargetParams
 from jobs.params.train import TrainParams
+
+if TYPE_CHECKING:
+    from jobs.data.prepare import Data
+    from jobs.train.whole import Additions
 
 
 class FinetuneParams(Params):
@@ -38,14 +42,10 @@ class FinetuneParams(Params):
 class Finetune(Job[FinetuneParams]):
     """Fine-tuning of one network on one target."""
 
-    Params = FinetuneParams
+    Params: ClassVar[type[FinetuneParams]] = FinetuneParams
     version = 1
-    preload = (
-        "jobs.data.prepare",
-        "jobs.measure.conclude",
-        "jobs.models.build",
-        "jobs.models.kept",
-        "jobs.train.loop",
+    preload: ClassVar[tuple[str, ...]] = (
+        "jobs.train.whole",
         "torchvision.models",
     )
 
@@ -74,7 +74,7 @@ class Finetune(Job[FinetuneParams]):
 
     def with_budget(self, params: Mapping[str, Any], budget: Budget) -> Mapping[str, Any]:
         """Steps or epochs of training; for images, steps of whole batches."""
-        return budgets.with_budget(params, budget, FinetuneParams)
+        return budgets.with_budget(params, budget, self.Params)
 
     def labels_used(self, params: FinetuneParams) -> str:
         """Training and validation images, as far as the parameters say."""
@@ -83,7 +83,7 @@ class Finetune(Job[FinetuneParams]):
     def identity(self, params: FinetuneParams) -> Mapping[str, Any]:
         """Resolved parameters less what cannot matter: fields that this run does not use."""
         model, target, train = params.model, params.target, params.train
-        wanted = _preprocessing(model)
+        wanted = model.preprocessing
         return {
             "model": model.name,
             "weights": sources.identity(model.name, model.weights),
@@ -104,64 +104,31 @@ class Finetune(Job[FinetuneParams]):
         """What matters most for this kind of target."""
         return f"test/{targets.default_metric(params.target)}"
 
+    def keeps(self, params: FinetuneParams) -> tuple[str, ...]:
+        """The weights."""
+        return (sources.WEIGHTS,)
+
     def run(self, params: FinetuneParams, context: Context) -> Completed:
         """Prepare the images, build the network, train it, test what is kept."""
         # torch is imported here: whoever only plans runs does not need it
         from jobs.data.prepare import prepared
-        from jobs.measure.conclude import conclude
-        from jobs.models.build import build
-        from jobs.models.kept import starting_weights
-        from jobs.train import numerics
-        from jobs.train.loop import Training
-        from jobs.train.lr_find import find_lr_if_asked
-        from jobs.train.memory import keep_freed_memory
-        from jobs.train.policies import apply_policies
-        from jobs.train.reestimate import reestimate_if_asked
-        from jobs.train.state import FILES, TrainingState
+        from jobs.train.state import FILES
+        from jobs.train.whole import Wanted, train_and_test
 
-        keep_freed_memory()
-        numerics.check_precision(params.train.precision, context.device)
-        numerics.configure(context.numerics, context.threads)
-        context.fingerprint(
-            numerics.fingerprint(context.numerics, context.device, params.train.precision)
-        )
-        checkpoint = context.restore()
-        preprocessing = _preprocessing(params.model)
-        data = prepared(
-            params.target,
-            self.inputs(params)["target"],
-            preprocessing.interpolation,
-            context,
-            checkpoint,
-            FILES,
-        )
-        chosen, class_names = _treatments(params), data.listing.class_names
-        network = build(
-            params.model.name,
-            class_names,
-            chosen,
-            starting_weights(params.model, class_names, chosen, preprocessing, context),
-            init_seed=context.seeds["init"],
-            dropout_seed=context.seeds["dropout"],
-        )
-        training = Training.on(data, params.target, params.train, preprocessing, context)
-        training.check_selection()
-        apply_policies(network, params.train)
-        state = TrainingState.initial(network, params.train, context.device)
-        reestimate_if_asked(training, state, checkpoint)
-        if checkpoint is not None and checkpoint.step > 0:
-            state.restore(checkpoint)
-        else:
-            find_lr_if_asked(training, state)
-        training.run(state)
-        return conclude(training, state, params.layers, data.metrics)
+        additions = self.additions(params, context)
+
+        def prepare(checkpoint: Checkpoint | None) -> Data:
+            source = self.inputs(params)["target"]
+            interpolation = params.model.preprocessing.interpolation
+            return prepared(params.target, source, interpolation, context, checkpoint, FILES)
+
+        wanted = Wanted(params.model, params.layers, params.target, params.train)
+        return train_and_test(wanted, prepare, context, additions)
+
+    def additions(self, params: FinetuneParams, context: Context) -> Additions | None:
+        """What a job that is fine-tuning and more adds to the story."""
+        return None
 
 
 def _treatments(params: FinetuneParams) -> tuple[Treatment, ...]:
     return treatments(params.layers, len(numbered(params.model.name)))
-
-
-def _preprocessing(model: ModelParams) -> records.Preprocessing:
-    return records.preprocessing(
-        model.name, mean=model.mean, std=model.std, interpolation=model.interpolation
-    )

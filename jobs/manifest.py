@@ -23,7 +23,8 @@ from ftd.regular import read_bytes
 MAX_MANIFEST_BYTES = 1 << 30
 SPLITS = ("train", "val", "test")
 REQUIRED = ("path", "label")
-OPTIONAL = ("split", "group", "box")
+ROLES = ("query", "reference", "junk")
+OPTIONAL = ("split", "group", "box", "role")
 
 Box = tuple[int, int, int, int]
 V = TypeVar("V")
@@ -32,7 +33,8 @@ V = TypeVar("V")
 @dataclass(frozen=True)
 class Row:
     """One line: an image below the folder of images, or a `box` (left, top, right, bottom; whole
-    pixels) of one.  ``split`` and ``group`` are empty where the manifest has no such column."""
+    pixels) of one.  ``split``, ``group`` and ``role`` (in retrieval) are empty where the manifest
+    has no such column."""
 
     line: int
     path: str
@@ -40,6 +42,7 @@ class Row:
     split: str = ""
     group: str = ""
     box: Box | None = None
+    role: str = ""
 
     @property
     def id(self) -> str:
@@ -113,9 +116,10 @@ def _row(path: Path, line: int, cells: Mapping[str, str], multi_label: bool) -> 
         line=line,
         path=checked("path", _inside),
         labels=checked("label", _several_labels if multi_label else _one_label),
-        split=checked("split", _split) if "split" in cells else "",
+        split=checked("split", _one_of(SPLITS)) if "split" in cells else "",
         group=cells.get("group", ""),
         box=checked("box", _box) if cells.get("box") else None,
+        role=checked("role", _one_of(ROLES)) if "role" in cells else "",
     )
 
 
@@ -141,10 +145,13 @@ def _several_labels(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in text.split(";") if name.strip()))
 
 
-def _split(text: str) -> str:
-    if text not in SPLITS:
-        raise ValueError(f"'{printable(text)}' is none of {', '.join(SPLITS)}")
-    return text
+def _one_of(allowed: tuple[str, ...]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"'{printable(text)}' is none of {', '.join(allowed)}")
+        return text
+
+    return read
 
 
 def _box(text: str) -> Box:

@@ -8,11 +8,11 @@ file in Hugging Face's.  Knows no torch; :mod:`jobs.records` has the facts.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, JsonValue, Tag, field_validator
 
 from ftd.errors import WeightsError
 from ftd.files import sha256_of
@@ -48,10 +48,56 @@ class WeightsRun(Params):
     run: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
         description="Run of the same network (r12) whose kept weights to start from; one that is "
-        "not done yet is waited for. Or an experiment of one cell: each replicate starts from its "
-        "run of the same replicate, or all from its only one. A classifier of the same classes can "
-        "be kept too: FT(1-).",
+        "not done yet is waited for. Or an experiment: each replicate starts from its run of the "
+        "same replicate, or all from its only one. A classifier of the same classes can be kept "
+        "too: FT(1-).",
     )
+    cell: dict[str, JsonValue] = Field(
+        default={},
+        description="Levels that pick one cell of an experiment with several, {FACTOR: level}; a "
+        "factor can set cell.FACTOR.",
+    )
+    checkpoint: int | None = Field(
+        default=None,
+        ge=1,
+        description="Its weights after so many steps, if it keeps them (pretrain's keep_at).",
+    )
+
+    @field_validator("cell")
+    @classmethod
+    def _picks(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        names = [name for name, _ in _leaves(value)]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"the level of {twice} is given twice")
+        listed = next((name for name, level in _leaves(value) if isinstance(level, list)), None)
+        if listed is not None:
+            raise ValueError(f"{listed} needs a single level, not a list of them")
+        return value
+
+    @property
+    def kept(self) -> Input:
+        """The run, and the file of weights it keeps."""
+        name = WEIGHTS if self.checkpoint is None else checkpoint_name(self.checkpoint)
+        levels = sorted(_leaves(self.cell))
+        return Input("run", self.run, tuple(levels), name)  # type: ignore[arg-type]
+
+
+WEIGHTS = "weights.safetensors"  # what a run that trains a network keeps
+
+
+def checkpoint_name(step: int) -> str:
+    """The file in which a run keeps its weights after `step` steps."""
+    return f"weights-{step}.safetensors"
+
+
+def _leaves(cell: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, JsonValue]]:
+    """Dotted names and levels: ``{a: {b: 1}}`` and ``{a.b: 1}`` say the same."""
+    for name, value in cell.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _form(value: object) -> str:
@@ -123,7 +169,7 @@ def inputs(model: str, weights: Weights) -> dict[str, Input]:
     if isinstance(weights, WeightsFile):
         return {**found, "weights": Input("file", weights.file)}
     if isinstance(weights, WeightsRun):
-        return {**found, "weights": Input("run", weights.run)}
+        return {**found, "weights": weights.kept}
     package = record(model).package if weights == "imagenet" else None
     return {**found, "weights": Input("package", package)} if package else found
 
@@ -131,7 +177,7 @@ def inputs(model: str, weights: Weights) -> dict[str, Input]:
 def identity(model: str, weights: Weights) -> Mapping[str, Any]:
     """What determines the loaded tensors, as JSON values, besides the content of :func:`inputs`."""
     if isinstance(weights, WeightsRun):
-        return {}
+        return {} if weights.checkpoint is None else {"checkpoint": weights.checkpoint}
     if isinstance(weights, WeightsFile):
         return {"key_map": dict(weights.key_map)}
     known = record(model)

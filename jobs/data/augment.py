@@ -39,6 +39,10 @@ class Views:
     retouches: tuple[Retouch, ...] = ()
 
 
+# (decode_size, crop_size, sample digests, interpolation) -> how to look at these images
+Look = Callable[[int, int, Bits, str], Views]
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """What may happen to training images of `decode_size` on their way to `crop_size` pixels."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from jobs.data.augment import Augmentation, Views, central
+from jobs.data.augment import Augmentation, Look, Views, central
 from jobs.data.images import Images, Pixels
 from jobs.data.keyed import Bits, Indices
 from jobs.data.mixing import Mix
@@ -66,14 +66,20 @@ class Loader:
 
         return self._stream(gather, steps)
 
-    def evaluation(self, indices: Indices, batch_size: int) -> Iterator[Batch]:
-        """`indices` in the order given, centre crops."""
+    def evaluation(
+        self, indices: Indices, batch_size: int, look: Look | None = None
+    ) -> Iterator[Batch]:
+        """`indices` in the order given, each as `look` says (None: its centre)."""
+        size, interpolation = self.images.size, self.preprocessing.interpolation
 
         def gather(start: int) -> Batch:
             chosen = indices[start : start + batch_size]
-            decode_size = self.images.size
-            views = central(decode_size, self.crop_size, len(chosen))
-            return self._gather(chosen, views, self.images.digests[chosen])
+            digests = self.images.digests[chosen]
+            if look is None:
+                views = central(size, self.crop_size, len(chosen))
+            else:
+                views = look(size, self.crop_size, digests, interpolation)
+            return self._gather(chosen, views, digests)
 
         return self._stream(gather, range(0, len(indices), batch_size))
 

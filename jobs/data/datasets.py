@@ -7,9 +7,11 @@ from pathlib import Path
 from jobs.data.digits import digits_listing
 from jobs.data.elpv import elpv_listing
 from jobs.data.folder import folder_listing
+from jobs.data.glyphs import glyphs_listing
 from jobs.data.huggingface import huggingface_listing
 from jobs.data.listing import Listing
 from jobs.data.manifest import manifest_listing
+from jobs.data.mnist5k import mnist5k_listing
 from jobs.data.torchvision_sets import torchvision_listing
 from jobs.params.target import TargetParams
 
@@ -24,6 +26,11 @@ def listing_of(target: TargetParams) -> Listing:
             )
         case "digits":
             return digits_listing()
+        case "mnist5k":
+            return mnist5k_listing()
+        case "glyphs":
+            fonts = None if target.folder is None else root
+            return glyphs_listing(fonts, target.glyphs.variants)
         case "folder":
             return folder_listing(root, given=given)
         case "csv":

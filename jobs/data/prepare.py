@@ -53,11 +53,13 @@ def prepared(
     context: Context,
     checkpoint: Checkpoint | None,
     checkpoint_files: tuple[str, ...],
+    seeds: Mapping[str, int] | None = None,
 ) -> Data:
     """The images of the resolved `target`, read from `source`, decoded unless the store has them.
 
     While decoding the run can be left as it stands at `checkpoint` (None: not yet begun), whose
-    files are `checkpoint_files`.  Raises DataError for images that are missing or unreadable.
+    files are `checkpoint_files`.  `seeds` draw in place of the run's.  Raises DataError for images
+    that are missing or unreadable.
     """
     step = 0 if checkpoint is None else checkpoint.step
 
@@ -65,7 +67,7 @@ def prepared(
         context.progress(step, max(step, 1), decoding=f"{done}/{total}")
         context.checkpoint(step, lambda: as_it_stands(checkpoint, checkpoint_files))
 
-    seeds = context.seeds
+    seeds = context.seeds if seeds is None else seeds
     listing, members = with_classes(listing_of(target), target.classes, seeds["classes"])
     images = decoded(
         listing,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,26 +13,37 @@ import numpy.typing as npt
 from safetensors.torch import save_file
 
 from ftd.job import Completed
+from jobs.growth.structure import structures_in
+from jobs.measure.chance import NEAR_CHANCE, near_chance
 from jobs.measure.details import keep_predictions
 from jobs.measure.digest import state_sha256
 from jobs.measure.evaluate import evaluate
 from jobs.measure.memory import peak_memory_bytes
 from jobs.measure.predictions import Predicted, Predictions
 from jobs.measure.scoring import Scoring, named
+from jobs.sources import WEIGHTS, checkpoint_name
 from jobs.train.loop import Training
-from jobs.train.state import TrainingState
+from jobs.train.state import Tensors, TrainingState
 
 Logits = npt.NDArray[np.float32]
+# further metrics of the kept weights; the last argument is a place to leave
+Further = Callable[[Training, TrainingState, Callable[[], None]], Mapping[str, float]]
 
 
 def conclude(
-    training: Training, state: TrainingState, layers: str, also: Mapping[str, float]
+    training: Training,
+    state: TrainingState,
+    layers: str,
+    also: Mapping[str, float],
+    *,
+    source: bool = False,
+    further: Further | None = None,
 ) -> Completed:
     """Test the kept weights, keep predictions and weights as artifacts, and sum the run up.
 
     ``test/...`` are the kept weights' metrics; where the last weights are others, theirs are
-    ``test_last/...``; `also` are known beforehand.  Interrupted, it is done again from the end of
-    training.
+    ``test_last/...``; `also` are known beforehand.  A `source` that says no more than chance about
+    its images is flagged.  Interrupted, it is done again from the end of training.
     """
     context, listing, splits = training.context, training.loader.images.listing, training.splits
     trained = state.show_average()
@@ -53,20 +65,26 @@ def conclude(
         if len(found):
             labels = listing.labels[splits.by_name()[name]]
             metrics |= named(name, _metrics(training.scoring, found, labels))
+    if further is not None:
+        metrics |= further(training, state, pause)
     for name, value in metrics.items():
         if state.diverged or not name.startswith("val/"):  # those stand at their own step
             context.metric(name, value, state.step)
 
     keep_predictions(context, training.scoring, _predictions(training, logits))
     context.timing("peak_memory_bytes", peak_memory_bytes(context.device), state.step)
-    context.artifact(
-        "weights.safetensors", lambda path: _write_weights(path, training, state, layers)
-    )
+    final = state.network.state()
+    kept = {checkpoint_name(step): final | tensors for step, tensors in state.kept.items()}
+    for file, tensors in {WEIGHTS: final, **kept}.items():
+        context.artifact(file, partial(_write_weights, training, state, layers, tensors))
+    flags = training.flags(state)
+    if source and not state.diverged and _near_chance(training, logits):
+        flags += (NEAR_CHANCE,)
     return Completed(
         metrics={**also, **training.final_metrics(state), **metrics},
-        state_sha256=state_sha256(state.network.state()),
+        state_sha256=state_sha256(final),
         num_steps=state.step,
-        flags=training.flags(state),
+        flags=flags,
     )
 
 
@@ -99,8 +117,17 @@ def _metrics(scoring: Scoring, logits: Logits, labels: npt.NDArray[np.int64]) ->
     return scoring.metrics(logits, labels)
 
 
-def _write_weights(path: Path, training: Training, state: TrainingState, layers: str) -> None:
-    """All tensors of the network, with what is needed to use them.
+def _near_chance(training: Training, logits: Mapping[str, Logits]) -> bool:
+    """Whether the images that weights are judged by, validation or else test, tell nothing."""
+    name = "val" if len(logits["val"]) else "test"
+    labels = training.loader.images.listing.labels[training.splits.by_name()[name]]
+    return near_chance(logits[name], labels)
+
+
+def _write_weights(
+    training: Training, state: TrainingState, layers: str, tensors: Tensors, path: Path
+) -> None:
+    """All `tensors` of the network, with what is needed to use them.
 
     The metadata is one JSON text: safetensors writes several entries in an order that changes from
     process to process, and equal weights shall be equal files.
@@ -114,5 +141,8 @@ def _write_weights(path: Path, training: Training, state: TrainingState, layers:
         "preprocessing": asdict(loader.preprocessing)
         | {"size": loader.crop_size, "decode_size": loader.images.size},
     }
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state().items()}
-    save_file(tensors, path, {"ftd": json.dumps(described, sort_keys=True)})
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    if grown := [asdict(structure) for structure in structures_in(shapes)]:
+        described["grown"] = grown  # for people: the tensors themselves say it
+    here = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(here, path, {"ftd": json.dumps(described, sort_keys=True)})

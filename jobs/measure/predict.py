@@ -54,7 +54,7 @@ class Classifier:
 
     @classmethod
     def load(cls, path: Path) -> Classifier:
-        """The classifier in a file that ``finetune`` kept; WeightsError for any other file."""
+        """The classifier in a file that a trained network kept; WeightsError for any other file."""
         told = _told(path)
         try:
             model, class_names, wanted = told["model"], told["class_names"], told["preprocessing"]
@@ -137,7 +137,7 @@ def _told(path: Path) -> Mapping[str, Any]:
 def _unknown(path: Path) -> WeightsError:
     return WeightsError(
         f"{path} does not say which network it is of and which images it takes",
-        fix="Name a run of the job finetune",
+        fix="Name a run of the job finetune or pretrain",
     )
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from torch import nn
 
 from ftd.errors import InputError, UnknownName, closest
+from jobs.growth.attach import regrown, treatments_of
 from jobs.layers import Treatment, check_weights
-from jobs.models import alexnet, efficientnet_lite, mini8, timm_zoo, vgg, zoo
+from jobs.models import alexnet, deep, efficientnet_lite, mini8, timm_zoo, vgg, zoo
 from jobs.models.construct import constructed
 from jobs.models.dropout import DropoutKeys
 from jobs.models.exact import make_exact
@@ -19,7 +20,7 @@ from jobs.models.treatment import freeze
 from jobs.models.weights import State, fitted
 from jobs.timm_names import is_timm
 
-FAMILIES = (alexnet, efficientnet_lite, mini8, vgg, zoo)
+FAMILIES = (alexnet, deep, efficientnet_lite, mini8, vgg, zoo)
 
 
 def skeleton(model: str, num_classes: int) -> tuple[nn.Module, tuple[Layer, ...]]:
@@ -44,7 +45,8 @@ def build(
     """The network `model` for `class_names` on the CPU, one treatment per layer.
 
     F and FT layers get their tensors from `pretrained` (see :func:`jobs.models.weights.load`), R
-    layers are initialised; without `pretrained` all are (training from scratch).  Raises
+    layers are initialised; without `pretrained` all are (training from scratch).  Weights of a
+    grown network bring its grown parts along, each treated as the layer beside it.  Raises
     UnknownName, WeightsError when `pretrained` does not fit, InputError for F without weights.
     """
     if len(set(class_names)) != len(class_names):
@@ -56,6 +58,8 @@ def build(
     keys = DropoutKeys(dropout_seed)
     make_exact(module, layers, keys)
     classifier = classifier_of(module, layers, model)
+    layers = regrown(module, layers, model, classifier, pretrained, keys)
+    treatments = treatments_of(layers, treatments)
     empty = module.state_dict()
     drawn = [
         name
@@ -72,4 +76,4 @@ def build(
     # strict: no tensor is left without memory
     module.load_state_dict(versioned(module, state), assign=True)
     freeze(module, layers, treatments)
-    return Network(model, module, layers, tuple(treatments), tuple(class_names), keys)
+    return Network(model, module, layers, treatments, tuple(class_names), keys)

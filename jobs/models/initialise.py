@@ -50,7 +50,7 @@ def initial_state(
             full = f"{path}.{name}" if path else name
             if full not in wanted:
                 continue
-            if full == f"{classifier}.weight":
+            if full == f"{classifier}.weight" or full.startswith(f"{classifier}.more."):
                 drawn[full] = _rows(full, parameter.shape[1:], class_names, seed)
             elif isinstance(part, nn.Conv2d | nn.Linear) and name == "bias":
                 drawn[full] = torch.zeros(parameter.shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,36 @@ from jobs.params.model import ModelParams
 from jobs.records import Preprocessing
 from jobs.sources import WeightsRun
 
-FILE = "weights.safetensors"
+
+@dataclass(frozen=True)
+class Kept:
+    """Weights that a run kept, and what it told of them; ``run`` is what errors call it."""
+
+    run: str
+    state: State
+    model: str
+    class_names: tuple[str, ...]
+    layers: str  # how they were treated
+    preprocessing: Mapping[str, Any]  # the fields of Preprocessing, and size and decode_size
+
+
+def kept_weights(weights: WeightsRun, context: Context) -> Kept:
+    """What the run kept that `weights` names.  Raises WeightsError for weights of no use."""
+    source = weights.kept
+    path = context.kept(source.called, source.file)
+    state, told = read(path), _told(path, source.called)
+    if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+        raise WeightsError(
+            f"{source.called} diverged, so its weights mean nothing", fix="Name another run"
+        )
+    return Kept(
+        source.called,
+        state,
+        told["model"],
+        tuple(told["class_names"]),
+        told["layers"],
+        told["preprocessing"],
+    )
 
 
 def starting_weights(
@@ -37,18 +66,14 @@ def starting_weights(
     """
     if not isinstance(model.weights, WeightsRun):
         return load(model.name, model.weights, allow_downloads=context.allow_downloads)
-    run = model.weights.run
-    path = context.kept(run, FILE)
-    state, told = read(path), _told(path, run)
-    if told["model"] != model.name:
-        raise WeightsError(f"{run} kept weights of {told['model']}, not of {model.name}")
-    if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
-        raise WeightsError(f"{run} diverged, so its weights mean nothing", fix="Name another run")
+    kept = kept_weights(model.weights, context)
+    if kept.model != model.name:
+        raise WeightsError(f"{kept.run} kept weights of {kept.model}, not of {model.name}")
     if (model.mean, model.std, model.interpolation) == (None, None, None):
-        _check_images(run, told["preprocessing"], preprocessing)
+        _check_images(kept.run, kept.preprocessing, preprocessing)
     if treatments[-1] == Treatment.R:
-        return state
-    return _with_rows(state, run, model.name, told["class_names"], class_names)
+        return kept.state
+    return _with_rows(kept, class_names)
 
 
 def _told(path: Path, run: str) -> Mapping[str, Any]:
@@ -75,19 +100,20 @@ def _check_images(run: str, told: Mapping[str, Any], preprocessing: Preprocessin
             )
 
 
-def _with_rows(
-    state: State, run: str, model: str, theirs: Sequence[str], ours: Sequence[str]
-) -> State:
-    """`state` with the classifier's rows in the order of our classes."""
+def _with_rows(kept: Kept, ours: Sequence[str]) -> State:
+    """The kept tensors with the classifier's rows in the order of our classes."""
+    theirs = kept.class_names
     if set(theirs) != set(ours):
         raise WeightsError(
-            f"{run} knows other classes ({_few(theirs)}) than the target ({_few(ours)})",
+            f"{kept.run} knows other classes ({_few(theirs)}) than the target ({_few(ours)})",
             fix="Re-initialise the classifier: R(last)",
         )
-    order = torch.tensor([list(theirs).index(name) for name in ours])
-    classifier = classifier_of(*skeleton(model, len(ours)), model)
-    rows = {f"{classifier}.{part}" for part in ("weight", "bias")}
-    return {name: tensor[order] if name in rows else tensor for name, tensor in state.items()}
+    order = torch.tensor([theirs.index(name) for name in ours])
+    classifier = classifier_of(*skeleton(kept.model, len(ours)), kept.model)
+    return {
+        name: tensor[order] if name.startswith(f"{classifier}.") else tensor
+        for name, tensor in kept.state.items()
+    }
 
 
 def _few(names: Sequence[str]) -> str:

@@ -1,53 +1,47 @@
-"""A small AlexNet for images of about 28 pixels: conv1-conv5, fc6-fc8.
+"""A small AlexNet for images of about 28 pixels, and others that differ from it in width or depth.
 
-The same five and three layers (Krizhevsky et al. 2012), so that studies of layers can be tried on a
-CPU: 0.3 million parameters, 4.0 million multiplications per image of 28 x 28.
+``mini8`` has the same five and three layers (Krizhevsky et al. 2012), so that studies of layers can
+be tried on a CPU: 0.2 million parameters, 4.0 million multiplications per image of 28 x 28.
+
+Width: ``mini8-w0.5``, ``mini8-w2`` and ``mini8-w4`` have so many times its channels and units.
+Depth: ``mini8-d6`` and ``mini8-d4`` have six and four layers, and wider ones, so that their numbers
+of parameters are the same within 2 %.  These shapes are of this project, after the families of
+Azizpour et al. 2016, which are for images of 224 pixels (:mod:`jobs.models.alexnet`, ``deep``).
 """
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
-from jobs.models.alexnet import LAYERS
+from jobs.models import plain
 from jobs.models.network import Layer
+from jobs.models.plain import Conv, Shape
 
-MODELS = ("mini8",)
 MEAN_STD = (0.5, 0.5, 0.5)
 SIZE = 28
 LEAST = 12
 
-_WIDTHS = (16, 32, 48, 48, 32)
-_FULLY_CONNECTED = 256
-_SIDE = 3  # of the picture that fc6 sees
+_SIDE = 3  # of the picture that the first fully-connected layer sees
 
 
-class Mini8(nn.Module):
-    """(N, 3, H, W) float32, H and W of at least `LEAST` pixels -> (N, num_classes) logits."""
+def _shape(channels: tuple[int, ...], fully_connected: tuple[int, ...]) -> Shape:
+    """Pooled behind the first two convolutions."""
+    pooled = tuple(Conv(one, pool=2) for one in channels[:2])
+    return Shape((*pooled, *map(Conv, channels[2:])), _SIDE, fully_connected, LEAST)
 
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        one, two, three, four, five = _WIDTHS
-        # the same modules in the same places as in torchvision's AlexNet, so its layers are ours
-        self.features = nn.Sequential(
-            *(nn.Conv2d(3, one, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Conv2d(one, two, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Conv2d(two, three, 3, padding=1), nn.ReLU()),
-            *(nn.Conv2d(three, four, 3, padding=1), nn.ReLU()),
-            *(nn.Conv2d(four, five, 3, padding=1), nn.ReLU()),
-            nn.AdaptiveAvgPool2d(_SIDE),
-        )
-        self.classifier = nn.Sequential(
-            *(nn.Dropout(), nn.Linear(five * _SIDE**2, _FULLY_CONNECTED), nn.ReLU()),
-            *(nn.Dropout(), nn.Linear(_FULLY_CONNECTED, _FULLY_CONNECTED), nn.ReLU()),
-            nn.Linear(_FULLY_CONNECTED, num_classes),
-        )
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """The logits."""
-        return self.classifier(self.features(images).flatten(1))
+_MINI8 = _shape((16, 32, 48, 48, 32), (256, 256))
+SHAPES = {
+    "mini8": _MINI8,
+    "mini8-w0.5": _MINI8.wider(0.5),
+    "mini8-w2": _MINI8.wider(2),
+    "mini8-w4": _MINI8.wider(4),
+    "mini8-d6": _shape((40, 80, 32), (256, 256)),
+    "mini8-d4": _shape((36, 72), (256,)),
+}
+MODELS = tuple(SHAPES)
 
 
 def skeleton(model: str, num_classes: int) -> tuple[nn.Module, tuple[Layer, ...]]:
     """The network and its layers; the weights are whatever torch puts there."""
-    return Mini8(num_classes), LAYERS
+    return plain.skeleton(SHAPES[model], num_classes)

@@ -14,10 +14,15 @@ from jobs.models.dropout import DropoutKeys
 
 @dataclass(frozen=True)
 class Layer:
-    """One numbered layer: everything inside `modules` (dotted paths) belongs to it."""
+    """One numbered layer: everything inside `modules` (dotted paths) belongs to it.
+
+    A part that the network has grown stands behind the old layers, before the classifier; `host`
+    names the old layer beside it, whose treatment and learning rate it shares in later runs.
+    """
 
     name: str
     modules: tuple[str, ...]
+    host: str = ""
 
     def holds(self, name: str) -> bool:
         """Whether the module or tensor called `name` belongs to this layer."""
@@ -55,6 +60,7 @@ class Network:
     dropout_keys: DropoutKeys
     free_dropouts: list[nn.Module] = field(default_factory=list)  # they drop in frozen layers too
     held: dict[int, list[nn.Module]] = field(default_factory=dict)  # see treatment.hold
+    lr_factors: Mapping[str, float] = field(default_factory=dict)  # of layers just grown, by name
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Logits of a batch."""
@@ -90,6 +96,15 @@ class Network:
         """Move all tensors to `device`, in place."""
         self.module.to(device)
         return self
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The number of each of ``layers``: old ones keep theirs, the classifier's included; parts
+        that the network has grown are numbered behind it."""
+        num_grown = sum(1 for layer in self.layers if layer.host)
+        num_old = len(self.layers) - num_grown
+        grown = range(num_old + 1, num_old + 1 + num_grown)
+        return (*range(1, num_old), *grown, num_old)
 
     def layer_of(self, name: str) -> int:
         """The 0-based index of the layer that holds a parameter or buffer."""

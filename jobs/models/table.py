@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from jobs import layers, records
-from jobs.models import efficientnet_lite, mini8, zoo
+from jobs.models import alexnet, deep, efficientnet_lite, mini8, zoo
 from jobs.models.build import FAMILIES, skeleton
 from jobs.records import USUAL
 
@@ -54,6 +54,9 @@ def _imagenet(model: str) -> dict[str, Any]:
             "crop": mini8.SIZE,
             "least": mini8.LEAST,
         }
+    for shapes in (alexnet.SHAPES, deep.SHAPES):
+        if model in shapes:
+            return {"least": shapes[model].least}
     from torchvision.models import get_model_weights
 
     # V1 is what the literature compares; the newer ones come from another training recipe.  Where

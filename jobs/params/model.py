@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ftd.job import Params
-from jobs.records import Interpolation
+from jobs.records import Interpolation, Preprocessing, preprocessing
 from jobs.sources import Weights
 
 Mean = Annotated[float, Field(ge=0, le=1)]
@@ -37,3 +37,10 @@ class ModelParams(Params):
     interpolation: Interpolation | None = Field(
         default=None, description="How images are resized; default: as the weights were trained."
     )
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What happens to images: as the weights want it, but for what is said here."""
+        return preprocessing(
+            self.name, mean=self.mean, std=self.std, interpolation=self.interpolation
+        )

@@ -17,8 +17,9 @@ TorchvisionName = Literal[
     "torchvision/MNIST", "torchvision/OxfordIIITPet", "torchvision/STL10", "torchvision/SVHN",
     "torchvision/StanfordCars", "torchvision/USPS",
 ]  # fmt: skip
-Dataset = Literal["elpv", "digits", "folder", "csv", "hf", TorchvisionName]
-WITHOUT_FOLDER = ("elpv", "digits")
+Dataset = Literal["elpv", "digits", "mnist5k", "glyphs", "folder", "csv", "hf", TorchvisionName]
+IN_PACKAGES = ("elpv", "digits", "mnist5k", "glyphs")
+WITHOUT_FOLDER = ("elpv", "digits", "mnist5k")
 
 
 class ElpvParams(Params):
@@ -39,11 +40,24 @@ class HuggingFaceParams(Params):
     label: str = Field(default="label", description="Column of the labels (their classes named).")
 
 
+class GlyphsParams(Params):
+    """How many pictures there are of the letters and symbols."""
+
+    variants: int = Field(
+        default=25,
+        ge=1,
+        le=1000,
+        description="Pictures of each character in each font (14 of them), differently turned, "
+        "slanted, sized and shifted; those of a smaller number are among those of a larger one.",
+    )
+
+
 class TargetParams(Params):
     """The images the network is adapted to, and how they are split."""
 
     dataset: Dataset = Field(
-        description="elpv (solar cells), digits (scikit-learn's), folder (your own images), csv (a "
+        description="elpv (solar cells), digits (scikit-learn's), mnist5k (5,000 of MNIST's), "
+        "glyphs (letters and symbols drawn from fonts), folder (your own images), csv (a "
         "manifest), hf (a Hugging Face dataset saved to disk), or torchvision/NAME."
     )
     folder: str | None = Field(
@@ -51,7 +65,7 @@ class TargetParams(Params):
         description="For dataset folder: a folder with one subfolder of images per class, or with "
         "train, val and test folders of that kind. For csv: where the images are; default: the "
         "manifest's folder. For hf: the saved dataset. For torchvision/NAME: the root that it was "
-        "downloaded to. Relative to the spec.",
+        "downloaded to. For glyphs: fonts to draw instead of matplotlib's. Relative to the spec.",
     )
     file: str | None = Field(
         default=None,
@@ -141,6 +155,7 @@ class TargetParams(Params):
         "on: only counted, or left out before training images are chosen.",
     )
     elpv: ElpvParams = ElpvParams()
+    glyphs: GlyphsParams = GlyphsParams()
 
     @model_validator(mode="after")
     def _consistent(self) -> TargetParams:
@@ -154,13 +169,13 @@ class TargetParams(Params):
         dataset = self.dataset
         if dataset in WITHOUT_FOLDER and self.folder is not None:
             raise ValueError(f"dataset: {dataset} takes no folder; it comes from a package")
-        if dataset not in (*WITHOUT_FOLDER, "csv") and self.folder is None:
+        if dataset not in (*IN_PACKAGES, "csv") and self.folder is None:
             raise ValueError(f"dataset: {dataset} needs a folder")
         if (dataset == "csv") != (self.file is not None):
             raise ValueError("file goes with dataset: csv, and dataset: csv needs it")
         if self.multi_label and dataset not in ("csv", "hf"):
             raise ValueError("multi_label goes with dataset: csv or hf")
-        if self.split == "given" and dataset in WITHOUT_FOLDER:
+        if self.split == "given" and dataset in IN_PACKAGES:
             raise ValueError(f"split: given: {dataset} has no split of its own")
 
     def _check_counts(self) -> None:
@@ -183,8 +198,11 @@ class TargetParams(Params):
                 raise ValueError("imbalance with hold: max needs per_class, the largest class")
             if self.num_images is None:
                 raise ValueError("imbalance with hold: total needs per_class or num_images")
-        if self.split == "blocks" and (self.test_per_class or self.test_count or self.val_count):
-            raise ValueError("split: blocks takes test_fraction, val_fraction or val_per_class")
+        in_blocks = self.split == "blocks" or (self.split is None and self.dataset == "elpv")
+        if in_blocks and (self.test_per_class or self.test_count or self.val_count):
+            raise ValueError(
+                "split: blocks, elpv's default, takes test_fraction, val_fraction or val_per_class"
+            )
 
 
 def is_torchvision(dataset: str) -> bool:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from ftd.errors import InputError
 from ftd.job import Context
 from ftd.metric_names import goodness
 from jobs.data.augment import Augmentation
@@ -21,6 +23,7 @@ from jobs.data.keyed import Bits
 from jobs.data.order import BalancedOrder, Order
 from jobs.data.prepare import Data
 from jobs.data.splits import Splits
+from jobs.measure.chance import chance, within_error
 from jobs.measure.evaluate import evaluate
 from jobs.measure.scoring import Labels, Scoring, named
 from jobs.params.target import TargetParams
@@ -28,14 +31,16 @@ from jobs.params.train import TrainParams
 from jobs.records import Preprocessing
 from jobs.train.loss import Objective, objective
 from jobs.train.state import Tensors, TrainingState
-from jobs.train.step import Stepper
+from jobs.train.step import Penalty, Stepper
+
+Around = Callable[["Training", TrainingState, Callable[[], None]], None]
 
 CHECK_EVERY = 25  # steps between two looks at the loss, which make a GPU wait
 
 
 @dataclass(frozen=True)
 class Training:
-    """What stays the same during a run."""
+    """What stays the same during a run; the weights after the steps `keep_at` are kept too."""
 
     params: TrainParams
     loader: Loader
@@ -45,6 +50,7 @@ class Training:
     objective: Objective
     scoring: Scoring
     context: Context
+    keep_at: tuple[int, ...] = ()
 
     @classmethod
     def on(
@@ -54,6 +60,7 @@ class Training:
         params: TrainParams,
         preprocessing: Preprocessing,
         context: Context,
+        keep_at: tuple[int, ...] = (),
     ) -> Training:
         """Training on the images of the resolved `target`."""
         crop_size = target.crop_size or target.decode_size
@@ -77,6 +84,7 @@ class Training:
             objective=objective(params, data.listing.class_names, labels, context.device),
             scoring=Scoring(num_classes, target.multi_label, data.terciles),
             context=context,
+            keep_at=keep_at,
         )
 
     @property
@@ -85,8 +93,14 @@ class Training:
         epochs, per_epoch = self.params.epochs, self.order.steps_per_epoch
         return self.params.steps or (epochs or 0) * per_epoch
 
-    def check_selection(self) -> None:
-        """Raise DataError when these images cannot give what the run goes by."""
+    def check(self) -> None:
+        """Raise DataError when these images cannot give what the run goes by, or InputError when
+        weights are to be kept after its end."""
+        if max(self.keep_at, default=0) > self.num_steps:
+            raise InputError(
+                f"keep_at: {max(self.keep_at)}: training ends after {self.num_steps} steps",
+                fix="Keep weights of earlier steps, or train longer",
+            )
         if self.params.keep == "best" or self.params.early_stop is not None:
             labels = self.loader.images.listing.labels[self.splits.val]
             self.scoring.check_selection(self.params.select or "val/top1", labels)
@@ -96,10 +110,16 @@ class Training:
         every = self.params.validate_every_epochs * self.order.steps_per_epoch
         return step == self.num_steps or (step > 0 and step % every == 0)
 
-    def run(self, state: TrainingState) -> None:
-        """Train from where `state` stands to the end, or until the loss is no longer finite."""
+    def run(
+        self, state: TrainingState, around: Around | None = None, penalty: Penalty | None = None
+    ) -> None:
+        """Train from where `state` stands to the end, or until the loss is no longer finite.
+
+        `around`, if given, takes each step, and may do more before and after; `penalty` is added
+        to the loss.
+        """
         batches = self._batches(state.step)
-        stepper = self._stepper()
+        stepper = self._stepper(penalty)
         clock = _Clock()
         while not state.diverged:
             if self.validates_at(state.step) and state.validated_step < state.step:
@@ -110,8 +130,13 @@ class Training:
             if state.step == self.num_steps or self._gives_up(state):
                 break
             batch = next(batches)
-            stepper.take(state, batch)
+            if around is None:
+                stepper.take(state, batch)
+            else:
+                around(self, state, partial(stepper.take, state, batch))
             clock.num_images += len(batch.labels)
+            if state.step in self.keep_at:
+                state.keep()
             self._look(state, clock)
             self.context.checkpoint(state.step, state.writers)
 
@@ -119,9 +144,9 @@ class Training:
         steps = range(start, self.num_steps)
         return self.loader.training(self.splits.train, self.order, self.augmentation, steps)
 
-    def _stepper(self) -> Stepper:
+    def _stepper(self, penalty: Penalty | None) -> Stepper:
         per_epoch, device = self.order.steps_per_epoch, self.context.device
-        return Stepper(self.params, self.objective, self.num_steps, per_epoch, device)
+        return Stepper(self.params, self.objective, self.num_steps, per_epoch, device, penalty)
 
     def _gives_up(self, state: TrainingState) -> bool:
         """Whether the validation just done ends training early."""
@@ -203,15 +228,11 @@ class Training:
         if state.diverged:
             return ("diverged",)
         labels = self.loader.images.listing.labels[self.splits.train]
-        if self.scoring.multi_label:  # the commoner answer for each class
-            share = float(np.maximum(labels.mean(axis=0), 1 - labels.mean(axis=0)).mean())
-        else:
-            counts = np.bincount(labels)
-            share = counts.max() / len(labels)
-            if self.params.sampling == "balanced":
-                share = 1 / np.count_nonzero(counts)
-        error = math.sqrt(share * (1 - share) / labels.size)
-        return ("stuck",) if self.measured(state)[self._right] <= share + error else ()
+        share = chance(labels)
+        if self.params.sampling == "balanced":
+            share = 1 / np.count_nonzero(np.bincount(labels))
+        right = self.measured(state)[self._right]
+        return ("stuck",) if within_error(right, share, labels.size) else ()
 
     def final_metrics(self, state: TrainingState) -> dict[str, float]:
         """The last ``train/loss`` and ``train/top1``, those of chance after divergence; and

@@ -18,17 +18,24 @@ PEAK_LR = "peak_lr"
 def build_optimizer(network: Network, train: TrainParams) -> torch.optim.Optimizer:
     """SGD or AdamW over the trainable parameters, one group per (learning rate, weight decay).
 
-    New layers learn at ``head_lr_factor`` times ``lr``, each layer at its own multiple of that;
+    New layers learn at ``head_lr_factor`` times ``lr``, each layer at its own multiple of that
+    (parts once grown as the layer beside them, parts just grown at ``lr_factors`` of the network);
     biases and normalisation layers (every parameter with one dimension) have no weight decay, and
     nothing has with L2-SP, which takes its place.
     """
-    names = [layer.name for layer in network.layers]
-    factors = layer_factors(train.lr_factors, train.layer_decay, names)
+    names = [layer.name for layer in network.layers if not layer.host]
+    numbered = layer_factors(train.lr_factors, train.layer_decay, names)
+    factors = dict(zip(names, numbered, strict=True))
     groups: dict[tuple[float, float, int], list[nn.Parameter]] = {}
     for name, parameter in network.trainable().items():
         index = network.layer_of(name)
+        layer = network.layers[index]
         is_new = network.treatments[index] == Treatment.R
-        peak_lr = (train.lr * train.head_lr_factor if is_new else train.lr) * factors[index]
+        if layer.name in network.lr_factors:
+            peak_lr = train.lr * network.lr_factors[layer.name]
+        else:
+            peak_lr = train.lr * train.head_lr_factor if is_new else train.lr
+            peak_lr *= factors[layer.host or layer.name]
         decays = parameter.ndim > 1 and train.l2_sp is None
         # Layers that join one by one need groups of their own: a fused step takes all or none.
         joins = index if train.unfreeze is not None else 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class TrainingState:
     (0: none).  ``average`` is what is validated and kept in place of the weights, ``start`` what
     L2-SP pulls to, ``scaler`` keeps float16 gradients in range, ``patience`` stops early,
     ``found_lr`` is what ``train.lr`` (1 then) is multiplied with; each is None where it is not
-    asked for.
+    asked for.  ``kept`` has what :meth:`keep` was told to keep, by step.
     """
 
     network: Network
@@ -61,6 +61,7 @@ class TrainingState:
     scaler: torch.amp.GradScaler | None = None
     patience: Patience | None = None
     found_lr: float | None = None
+    kept: dict[int, Tensors] = field(default_factory=dict)
 
     @classmethod
     def initial(cls, network: Network, train: TrainParams, device: str) -> TrainingState:
@@ -92,6 +93,11 @@ class TrainingState:
         for name, tensor in self.weights().items():
             tensor.copy_(weights[name])
 
+    def keep(self) -> None:
+        """Keep a copy of the weights as they are now, the average's where there is one."""
+        shown = self.weights() if self.average is None else self.average.tensors
+        self.kept[self.step] = {name: tensor.clone() for name, tensor in shown.items()}
+
     def show_average(self) -> Tensors:
         """Put the average into the network, if there is one; returns the weights trained so far."""
         trained = {name: tensor.clone() for name, tensor in self.weights().items()}
@@ -108,6 +114,8 @@ class TrainingState:
             **_under("average", {} if self.average is None else self.average.tensors),
             **_under("best", self.best if self.best and self.best_step < self.step else {}),
         }
+        for step, kept in self.kept.items():
+            tensors |= _under(f"kept/{step}", kept)
         facts: dict[str, Any] = {
             "diverged": self.diverged,
             "best_step": self.best_step,
@@ -141,6 +149,8 @@ class TrainingState:
         self.best_step = facts["best_step"]
         self.best_value = facts["best_value"]
         self.found_lr = facts.get("found_lr")
+        for step in sorted({int(name.partition("/")[0]) for name in _below("kept", tensors)}):
+            self.kept[step] = self._moved(_below(f"kept/{step}", tensors))
         if self.average is not None:
             for name, tensor in _below("average", tensors).items():
                 self.average.tensors[name].copy_(tensor)
@@ -152,8 +162,12 @@ class TrainingState:
             self.scaler.load_state_dict(self.scaler.state_dict() | scaler)
         if self.best_step:
             shown = "weights" if self.average is None else "average"
-            best = _below(shown if self.best_step == self.step else "best", tensors)
-            self.best = {name: tensor.to(self.sums.device) for name, tensor in best.items()}
+            self.best = self._moved(
+                _below(shown if self.best_step == self.step else "best", tensors)
+            )
+
+    def _moved(self, tensors: Tensors) -> Tensors:
+        return {name: tensor.to(self.sums.device) for name, tensor in tensors.items()}
 
 
 def _layout(network: Network, device: str, wanted: str) -> torch.memory_format:

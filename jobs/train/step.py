@@ -5,6 +5,7 @@ The gradient of the batch, in parts where asked; what is added to it; the update
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -19,18 +20,22 @@ from jobs.train.schedule import lr_factor
 from jobs.train.state import TrainingState
 from jobs.train.unfreeze import waiting
 
+# of images that the network has just seen, added up
+Penalty = Callable[[torch.Tensor], torch.Tensor]
+
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Stepper:
-    """Takes the steps of one run."""
+    """Takes the steps of one run; `penalty` is added to the loss."""
 
     params: TrainParams
     objective: Objective
     num_steps: int
     steps_per_epoch: int
     device: str
+    penalty: Penalty | None = None
 
     def take(self, state: TrainingState, batch: Batch) -> None:
         """Train `state` on `batch`, and count its loss and right answers."""
@@ -73,6 +78,8 @@ class Stepper:
                 logits = state.network(images)
             logits = logits.float()
             loss = self.objective.sum(logits, labels) / weight
+            if self.penalty is not None:
+                loss = loss + self.penalty(images) / num_images
             scaled = loss if state.scaler is None else state.scaler.scale(loss)
             scaled.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach().double() * num_images)
