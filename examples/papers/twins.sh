@@ -36,6 +36,22 @@ if [ "$mode" = smoke ]; then
   enqueue 6-real-images --set train.steps=3 --set replicates=1 --set target.decode_size=64 \
     --set 'factors.target.per_class=[10]' --set target.val_per_class=10 \
     --set 'tune={over: {train.lr: [0.01, 0.03]}, select: val/auroc, per: cell}'
+  sets="[{name: 5 of 60, set: {source.classes.num_classes: 5}}, {name: 10 of 60, set: {source.classes.num_classes: 10}}]"
+  one='[{name: digits, set: {target.dataset: digits}}]'
+  enqueue 2-classes-sources --set "factors.source=$sets" --set source.per_class=60 \
+    --set source.glyphs.variants=6 --set train.steps=30 --set train.warmup_steps=3 --set replicates=2
+  enqueue 2-classes --set 'factors.model.weights.cell.source=[5 of 60, 10 of 60]' \
+    --set "factors.target=$one" --set replicates=2
+  enqueue 4-top-layers --set train.steps=3 --set 'factors.train.lr=[0.003, 0.03]' --set replicates=1 \
+    --set target.decode_size=32 --set target.per_class=20
+  enqueue 4-changes --set 'factors.after.cell.train.lr=[0.003, 0.03]' --set replicates=1 \
+    --set target.decode_size=32 --set target.per_class=20 --set pictures.map_images=100
+  enqueue 7-distances --set 'factors.source=[{name: digits, set: {source.dataset: digits}}]' \
+    --set 'factors.target=[{name: digits, set: {target.dataset: digits}}, {name: solar cells, set: {target.dataset: elpv}}]' \
+    --set source.decode_size=32 --set target.decode_size=32 --set num_images=100 --set replicates=1 \
+    --set cnn.steps=5
+  enqueue 8-layers --set "factors.target=$one" --set target.decode_size=32 --set replicates=1 \
+    --set 'factors.features.layer=[4, 18]' --set target.per_class=10 --set target.test_per_class=10
 else
   if [ ! -d "$fashion" ]; then
     if [ ! -d "$debian" ]; then
@@ -49,7 +65,8 @@ else
     done
     mv "$fashion.part" "$fashion"
   fi
-  for spec in source 1-learning-rate 3-imbalance 5-freeze-or-tune 6-real-images; do
+  for spec in source 1-learning-rate 2-classes-sources 2-classes 3-imbalance 4-top-layers 4-changes \
+    5-freeze-or-tune 6-real-images 7-distances 8-layers; do
     enqueue "$spec"
   done
 fi
@@ -59,10 +76,13 @@ printf '\nA daemon works on them (log: %s/daemon.out). Ctrl-C is safe: a later c
 ftd daemon --until-idle 2>>"$FTD_HOME/daemon.out" &
 daemon=$!
 trap 'kill "$daemon" 2>/dev/null || true' INT TERM
-names='twin-1-learning-rate twin-3-imbalance twin-5-freeze-or-tune twin-6-real-images'
+names='twin-1-learning-rate twin-2-classes twin-3-imbalance twin-5-freeze-or-tune twin-6-real-images'
+others='twin-source twin-2-sources twin-4-top-layers twin-4-changes twin-7-distances twin-8-layers'
 # shellcheck disable=SC2086
-ftd wait twin-source $names
+ftd wait $names $others
 wait "$daemon"
-for name in $names; do
+for name in $names twin-8-layers; do
   ftd summary "$name"  # with --metric test/balanced_accuracy and others: what else was measured
 done
+ftd changes twin-4-changes
+ftd distances twin-7-distances
