@@ -11,10 +11,16 @@ from ftd.errors import ConfigError, UnknownName, closest
 from ftd.job import Job
 
 BUILT_IN = {
+    "changes": "jobs.changes:Changes",
     "command": "jobs.command:Command",
+    "distance": "jobs.distance:Distance",
     "drill": "jobs.drill:Drill",
     "ensemble": "jobs.ensemble:Ensemble",
     "finetune": "jobs.finetune:Finetune",
+    "grow": "jobs.grow:Grow",
+    "pretrain": "jobs.pretrain:Pretrain",
+    "probe": "jobs.probe:Probe",
+    "retrieval": "jobs.retrieval:Retrieval",
 }
 
 

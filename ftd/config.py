@@ -112,6 +112,11 @@ class Jobs(Section):
         description="Whether workers of short runs start from a process that has their libraries "
         "loaded.",
     )
+    share_workers: bool = Field(
+        True,
+        description="Whether a worker may execute many runs, one after the other, where their job "
+        "allows it.",
+    )
 
     def allows(self, python: str) -> bool:
         """Whether specs may name the interpreter at this absolute path."""

@@ -103,7 +103,8 @@ class DescribedJob(Job[Described]):
     def inputs(self, params: Described) -> Mapping[str, Input]:
         """As the job answered; its code is not among them."""
         return {
-            name: Input(kind, where) for name, (kind, where) in params._answer["inputs"].items()
+            name: Input(kind, where, tuple((factor, level) for factor, level in cell), file)
+            for name, (kind, where, cell, file) in params._answer["inputs"].items()
         }
 
     def primary_metric(self, params: Described) -> str:

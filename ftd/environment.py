@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import ftd
@@ -41,8 +42,12 @@ def library_versions() -> dict[str, str | None]:
     return versions
 
 
-def environment() -> dict[str, Any]:
-    """JSON values, for tracing a number, in no key: versions (absent ones left out), machine."""
+@cache
+def environment() -> Mapping[str, Any]:
+    """JSON values, for tracing a number, in no key: versions (absent ones left out), machine.
+
+    As they were when this process first asked: what it loaded was of these versions.
+    """
     packages = {}
     for name in PACKAGES:
         try:

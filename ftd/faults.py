@@ -49,8 +49,15 @@ FORKING = (  # in the process that workers are forked from
     "fork.asked",
     "fork.forked",  # the worker is there, the daemon does not know
 )
+TURNS = (  # a worker is given its next attempt
+    "turn.offered",  # in the worker: it has ended the one, nobody knows
+    "turn.before_commit",
+    "turn.claimed",  # the one has ended, the other is claimed; no directory yet
+    "turn.ordered",
+    "turn.given",
+)
 CREATION = ("create.migrated", "create.renamed")
-POINTS = (*ENQUEUE, *DAEMON, *ADOPTION, *WORKER, *RESTORE, *FORKING, *CREATION)
+POINTS = (*ENQUEUE, *DAEMON, *ADOPTION, *WORKER, *RESTORE, *FORKING, *TURNS, *CREATION)
 
 
 class Trap:

@@ -15,8 +15,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,18 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
         fsync_folder(folder.parent)
 
 
+def all_at_once(waits: Sequence[Callable[[], object]]) -> None:
+    """Call functions that wait for the disk, at the same time: one flush of it serves them all.
+
+    Returns when all have; raises what the first of them raised.
+    """
+    from concurrent.futures import ThreadPoolExecutor  # 10 ms that most commands do not need
+
+    with ThreadPoolExecutor(len(waits)) as threads:
+        for each in [threads.submit(wait) for wait in waits]:
+            each.result()
+
+
 def fsync_file(path: Path) -> None:
     """Make the bytes of `path` durable."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -57,27 +70,44 @@ def fsync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def seal(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` is either absent, its old self, or exactly `data`."""
+def seal(
+    path: Path, data: bytes, *, lasting: bool = True, along: Sequence[Callable[[], object]] = ()
+) -> None:
+    """Write `data` so that `path` is either absent, its old self, or exactly `data`.
+
+    What `along` makes durable is so before the name is there.  Not `lasting`: the disk is not
+    waited for, and after a power cut there may be anything.
+    """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     aside = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
             stream.flush()
-            os.fsync(stream.fileno())
+            if along:
+                all_at_once([partial(os.fsync, stream.fileno()), *along])
+            elif lasting:
+                os.fsync(stream.fileno())
         faults.point(f"seal.written:{path.name}")
         os.replace(aside, path)
         faults.point(f"seal.renamed:{path.name}")
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    fsync_folder(path.parent)
+    if lasting:
+        fsync_folder(path.parent)
 
 
-def seal_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Seal `value` as JSON text."""
-    seal(path, json.dumps(value, sort_keys=True, indent=1).encode())
+def seal_json(
+    path: Path,
+    value: Mapping[str, Any],
+    *,
+    lasting: bool = True,
+    along: Sequence[Callable[[], object]] = (),
+) -> None:
+    """Seal `value` as JSON text, as :func:`seal` does."""
+    text = json.dumps(value, sort_keys=True, indent=1)
+    seal(path, text.encode(), lasting=lasting, along=along)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -154,16 +184,18 @@ def set_aside(path: Path, why: str) -> Path:
 class Stream:
     """An append-only file of JSON lines; `offset` is the number of bytes written so far.
 
+    Lines are as durable as what leads to them: the first :meth:`sync` also makes that durable, the
+    stream's folder and what `place` names.
     After a write or an fsync that failed nothing more is taken: half a line may be there, and the
     kernel may have dropped what it could not write, so that a later fsync would succeed falsely.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, place: Sequence[Path] = ()) -> None:
         self._path = path
+        self._place = [path.parent, *place]
         self._failure: tuple[int, str] | None = None
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.offset = os.fstat(self._descriptor).st_size
-        fsync_folder(path.parent)  # lines are as durable as the stream's name
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Append one line; it counts as soon as its newline is there."""
@@ -182,7 +214,9 @@ class Stream:
     def sync(self) -> int:
         """Make everything appended so far durable; returns the offset it reaches."""
         with self._intact():
-            os.fsync(self._descriptor)
+            place = [partial(fsync_file, path) for path in self._place]
+            all_at_once([partial(os.fsync, self._descriptor), *place])
+            self._place = []
         return self.offset
 
     @contextmanager

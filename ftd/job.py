@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from ftd.errors import InputError
+from ftd.outline import Label
 from ftd.store import Store
 
 Writer = Callable[[Path], None]
@@ -46,11 +47,21 @@ class Input:
     """Something outside the spec that determines the result.
 
     ``where`` is an absolute path for a folder or file, a distribution name for a package, and for a
-    run, whose kept files are read, what people call it: r12.
+    run, whose kept files are read, what people call it: r12, or an experiment, one of whose cells
+    the levels in ``cell`` (factor, level) pick.  ``file`` is what is read of a run, where it must
+    be known beforehand that it is kept.
     """
 
     kind: Literal["folder", "file", "package", "run"]
     where: str
+    cell: tuple[tuple[str, Label], ...] = ()
+    file: str = ""
+
+    @property
+    def called(self) -> str:
+        """The whole of it in a line; of a run, what :meth:`Context.kept` knows it by."""
+        levels = " ".join(f"{factor}={level}" for factor, level in self.cell)
+        return f"{self.where} {levels}" if levels else self.where
 
 
 @dataclass(frozen=True)
@@ -58,7 +69,7 @@ class Completed:
     """What a finished run is known by.
 
     ``metrics`` maps ``split/name`` to the value that summaries compare; ``state_sha256`` digests
-    the selected state; ``flags`` may hold ``diverged`` or ``stuck``.
+    the selected state; ``flags`` may hold ``diverged``, ``stuck`` or ``near_chance``.
     """
 
     metrics: Mapping[str, float]
@@ -131,7 +142,7 @@ class Context(Protocol):
     def kept(self, run: str, name: str) -> Path:
         """The file `name` that a run among the inputs kept, verified; it is only to be read.
 
-        Raises DataError when the run has not kept such a file.
+        `run` is its input's ``called``.  Raises DataError when the run has not kept such a file.
         """
 
     def workspace(self) -> Path:
@@ -168,6 +179,9 @@ class Job(ABC, Generic[P]):
     # Modules that `run` imports and that take long.  Built-in jobs: they may be loaded before, in
     # the process that workers are forked from, so importing them touches no device and no thread.
     preload: ClassVar[tuple[str, ...]] = ()
+    # Whether a worker may execute many short runs of it, one after the other.  Built-in jobs: one
+    # that says so leaves nothing in its process that reaches the next run.
+    shares_worker: ClassVar[bool] = False
 
     def resolve(self, params: P, base: Path) -> P:
         """Make defaults that depend on other values, and paths relative to `base`, explicit.
@@ -195,6 +209,10 @@ class Job(ABC, Generic[P]):
     def inputs(self, params: P) -> Mapping[str, Input]:
         """What `params` read from outside, by a name for people; fingerprinted into the key."""
         return {}
+
+    def keeps(self, params: P) -> tuple[str, ...] | None:
+        """Names of the files that a run will keep for other runs to start from; None: not known."""
+        return None
 
     def primary_metric(self, params: P) -> str:
         """The ``split/name`` that summaries show first."""

@@ -9,8 +9,12 @@ SMALLER_IS_BETTER = frozenset({"nll", "loss", "bce", "ece", "brier", "error", "m
 
 
 def smaller_is_better(name: str) -> bool:
-    """Whether the smaller value of the metric ``split/name`` is the better one: losses, errors."""
-    return name.rpartition("/")[2] in SMALLER_IS_BETTER
+    """Whether the smaller value of the metric ``split/name`` is the better one.
+
+    Losses and errors; and distances: what is nearer transfers better.
+    """
+    split, _, rest = name.rpartition("/")
+    return split == "distance" or rest in SMALLER_IS_BETTER
 
 
 def goodness(value: float, name: str) -> float:

@@ -28,12 +28,14 @@ class Outline:
 
     `roles` has the factors that are not plain ones; `baseline` the levels that all are compared
     with, in a design of one factor at a time; `num_inner` replicates are averaged in one unit.
+    `one_source` has the factors of the source whose levels are one source net each, for all units.
     """
 
     roles: Mapping[str, str] = field(default_factory=dict)
     baseline: Mapping[str, Label] | None = None
     num_inner: int = 1
     tuning: Tuning | None = None
+    one_source: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """JSON values, for :meth:`from_json`."""
@@ -48,7 +50,8 @@ class Outline:
         if tuning is not None:
             edges = {name: (low, high) for name, (low, high) in tuning["edges"].items()}
             tuning = Tuning(tuning["select"], tuning["per"], edges)
-        return cls(data["roles"], data["baseline"], data["num_inner"], tuning)
+        one_source = tuple(data.get("one_source", ()))
+        return cls(data["roles"], data["baseline"], data["num_inner"], tuning, one_source)
 
 
 PLAIN = Outline()

@@ -18,11 +18,12 @@ from ftd.declared import ConditionalFactor
 from ftd.design import Cell, cells
 from ftd.document import KeyPath
 from ftd.environment import library_versions
-from ftd.errors import UnknownName
 from ftd.levels import Label
 from ftd.outline import PLAIN, Outline, Tuning
+from ftd.producers import Producers, no_runs
 from ftd.replicates import num_inner, replicates
-from ftd.resolve import Factors, Producer, Producers, Question, Resolver
+from ftd.resolve import Factors, Question, Resolver
+from ftd.sources_read import SourcesRead
 from ftd.spec import ExperimentSpec
 from ftd.tuning import Candidate, candidates
 
@@ -79,11 +80,6 @@ class Plan:
     job_file: bytes | None = None  # of a job that is a file of its own: what is to be executed
 
 
-def no_runs(text: str) -> tuple[Producer, ...]:
-    """The runs that people call so, where there are none."""
-    raise UnknownName(f"there is no run '{text}'", fix="'ftd runs' lists them")
-
-
 def make_plan(
     spec: ExperimentSpec,
     base: Path,
@@ -95,7 +91,7 @@ def make_plan(
     """Plan every cell, candidate and replicate of `spec`; relative paths in it start at `base`.
 
     `device_kind` is ``gpu`` or ``cpu``, already resolved.  A `fresh_nonce` gives every run a key
-    of its own; `producers` gives the run that the spec names, or one for each unit of replicates.
+    of its own; `producers` gives the run that the spec names, or those of an experiment.
     Reads nothing but the inputs that the job names (each fingerprinted once).
 
     Raises SpecError naming the line, key or level of what cannot be run.
@@ -122,6 +118,7 @@ def make_plan(
     primary_metric = ""
     grid: dict[str, dict[Label, float | None]] = {}  # tuned name -> level as shown -> its number
     levels: dict[str, dict[KeyPath, Mapping[str, Any]]] = {}  # factor -> what its levels set
+    read = SourcesRead()
     for cell in cells(spec):
         for name, level in cell.chosen.items():
             levels.setdefault(name, {})[level.at] = level.assignments
@@ -132,6 +129,7 @@ def make_plan(
             if candidate.index == 0:
                 shown.append(factors)
                 labels_used.append(question.labels_used)
+                read.note(factors, question.inputs)
                 primary_metric = primary_metric or question.primary_metric
             asked = [_encode(_determining(question, inputs)) for inputs in question.inputs]
             for replicate, encoded in zip(repeated, encoded_seeds, strict=True):
@@ -156,7 +154,7 @@ def make_plan(
                         versions=versions,
                         time_limit_s=spec.limits.time_s,
                     )
-    outline = _outline(spec, shown[0], grid)
+    outline = _outline(spec, shown[0], grid, read, 1 + max(one.unit for one in repeated))
     return Plan(
         name=spec.experiment,
         job=resolver.job_name,
@@ -195,7 +193,11 @@ def _note_numbers(
 
 
 def _outline(
-    spec: ExperimentSpec, first: Factors, grid: Mapping[str, Mapping[Label, float | None]]
+    spec: ExperimentSpec,
+    first: Factors,
+    grid: Mapping[str, Mapping[Label, float | None]],
+    read: SourcesRead,
+    num_units: int,
 ) -> Outline:
     """What a summary must know; `first` is the first cell, the baseline where there is one."""
     roles = {
@@ -213,7 +215,8 @@ def _outline(
                 edges[name] = (numbers[0][1], numbers[-1][1])
         tuning = Tuning(spec.tune.select, spec.tune.per, edges)
     baseline = first if spec.baseline is not None else None
-    return Outline(roles, baseline, num_inner(spec), tuning)
+    one_source = tuple(name for name in read.of_one_net(num_units) if name not in roles)
+    return Outline(roles, baseline, num_inner(spec), tuning, one_source)
 
 
 def _determining(question: Question, inputs: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:

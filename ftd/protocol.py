@@ -36,6 +36,8 @@ CHECKPOINTS = "checkpoints"
 ARTIFACTS = "artifacts"
 WORKSPACE = "workspace"
 
+MARK = "FTD_ATTEMPT"  # the attempt's directory, in the environment of whatever a worker starts
+
 WAITS_FOR_DATA = "data"  # why an attempt stopped whose input is not there
 
 # Timings of an attempt, in seconds: what it spent on results that runs share, and what computing
@@ -70,6 +72,7 @@ class Order:
     checkpoint_every_s: float
     checkpoint_every_steps: int | None
     sources: str = ""  # where files of jobs are kept
+    worker_age_s: float = 0.0  # how long the worker's process had lived when it was given this
 
     def as_json(self) -> dict[str, Any]:
         """The order as a JSON object."""

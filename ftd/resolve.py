@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path, PurePath
@@ -19,6 +19,7 @@ from ftd.explain import Complaint, explain, parameter_paths, unknown_key
 from ftd.inputs import fingerprint
 from ftd.job import Input, Params
 from ftd.levels import Label
+from ftd.producers import Producer, Producers, picked
 from ftd.regular import full_path
 from ftd.spec import SERVICE_KEYS, Execution, ExperimentSpec
 from ftd.yamltext import MAX_DEPTH
@@ -43,21 +44,10 @@ class Question:
     labels_used: str  # for people
 
 
-@dataclass(frozen=True)
-class Producer:
-    """A run that other runs read files of."""
-
-    run: str  # r12
-    key: str
-
-
-Producers = Callable[[str], tuple[Producer, ...]]
-
-
 class Resolver:
     """Turns the cells of one spec into questions; each input is fingerprinted once.
 
-    `producers` gives the run that people call so, or one for each unit of replicates.
+    `producers` gives the run that people call so, or those of the experiment.
     """
 
     def __init__(
@@ -77,7 +67,8 @@ class Resolver:
         self._declared = {*spec.factors, *(spec.tune.over if spec.tune else ())}
         self._varying: set[str] = set()  # paths that have been checked
         self._fingerprints: dict[Input, str] = {}
-        self._runs: dict[str, tuple[Producer, ...]] = {}
+        self._named: dict[str, tuple[Producer, ...]] = {}
+        self._runs: dict[Input, tuple[Producer, ...]] = {}
         self._levels_shown: dict[tuple[str, KeyPath, str], KeyPath] = {}
 
     def question(self, cell: Cell) -> Question:
@@ -184,10 +175,10 @@ class Resolver:
 
     def _inputs(self, params: Params) -> tuple[dict[str, dict[str, str]], ...]:
         common: dict[str, dict[str, str]] = {**self.own.code} if self.own else {}
-        read: list[tuple[str, str, tuple[Producer, ...]]] = []
+        read: list[tuple[str, Input, tuple[Producer, ...]]] = []
         for name, item in self.job.inputs(params).items():
             if item.kind == "run":
-                read.append((name, item.where, self._read_runs(item.where)))
+                read.append((name, item, self._read_runs(item)))
                 continue
             known = self._fingerprints.get(item)
             if known is None:
@@ -196,24 +187,26 @@ class Resolver:
         return tuple(
             common
             | {
-                name: _kept_by(where, found[unit] if len(found) > 1 else found[0])
-                for name, where, found in read
+                name: _kept_by(item, found[unit] if len(found) > 1 else found[0])
+                for name, item, found in read
             }
             for unit in range(max((len(found) for *_, found in read), default=1))
         )
 
-    def _read_runs(self, text: str) -> tuple[Producer, ...]:
-        """The one run that is called so, or as many as there are units."""
-        found = self._runs.get(text)
+    def _read_runs(self, item: Input) -> tuple[Producer, ...]:
+        """The one run that `item` means, or as many as there are units."""
+        found = self._runs.get(item)
         if found is None:
-            found = self._producers(text)
+            if item.where not in self._named:
+                self._named[item.where] = self._producers(item.where)
+            found = picked(item, self._named[item.where])
             if 1 < len(found) < self._num_units:
                 raise InputError(
-                    f"experiment {text} has {len(found)} replicates, this one {self._num_units}",
+                    f"experiment '{item.where}' has {len(found)} replicates, this one "
+                    f"{self._num_units}",
                     fix="Give it more replicates first, or this one fewer",
                 )
-            found = found[: self._num_units]
-            self._runs[text] = found
+            found = self._runs[item] = found[: self._num_units]
         return found
 
     @property
@@ -257,8 +250,9 @@ def _as_label(typed: object, written: Label) -> Label:
     return typed if typed is None or isinstance(typed, str | int | float) else written
 
 
-def _kept_by(where: str, producer: Producer) -> dict[str, str]:
-    return {"kind": "run", "where": where, "run": producer.run, "fingerprint": producer.key}
+def _kept_by(item: Input, producer: Producer) -> dict[str, str]:
+    found = {"kind": "run", "where": item.called, "run": producer.run, "fingerprint": producer.key}
+    return found | ({"file": item.file} if item.file else {})
 
 
 def _in_cell(cell: Cell) -> str:

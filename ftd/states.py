@@ -37,6 +37,9 @@ class Wish(StrEnum):
     CANCEL = "cancel"
 
 
+# Flags of a run that tells its images apart no better than chance does.
+AT_CHANCE = frozenset({"stuck", "near_chance"})
+
 ENDED = frozenset({RunState.DONE, RunState.FAILED, RunState.CANCELLED})
 
 MOVES: dict[RunState, frozenset[RunState]] = {

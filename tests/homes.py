@@ -128,9 +128,9 @@ class LiveHome:
         return self.start_daemon("--until-idle").wait(limit_s)
 
     def workers(self) -> list[Identity]:
-        """All living workers."""
+        """All living workers, each once however many attempts it executed."""
         said = (read_json(path) for path in self.root.glob(f"runs/*/attempts/*/{WORKER}"))
-        found = (Identity.from_json(value) for value in said)
+        found = dict.fromkeys(Identity.from_json(value) for value in said)
         return [identity for identity in found if identity is not None and alive(identity)]
 
     def kill_workers(self) -> int:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -61,6 +62,7 @@ class Recorder:
     moments: list[Moment] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._turn = threading.RLock()  # several threads may wait for the disk at once
         self._numbers: dict[int, int] = {}  # inode -> number; an inode may be used again
         self._used = 0
         self._marks: dict[str, Any] = {}
@@ -88,15 +90,20 @@ class Recorder:
     def _watched(self, operation: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(operation)
         def watched(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return operation(*args, **kwargs)
-            finally:
-                self._look()
+            with self._turn:
+                try:
+                    return operation(*args, **kwargs)
+                finally:
+                    self._look()
 
         return watched
 
     def _fsync(self, descriptor: int) -> None:
         """In place of ``os.fsync``: the disk is this model."""
+        with self._turn:
+            self._synced(descriptor)
+
+    def _synced(self, descriptor: int) -> None:
         self._look()
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
         number = self._numbers.get(os.fstat(descriptor).st_ino)

@@ -27,13 +27,17 @@ Rows = Mapping[tuple[str, int], float]  # (metric, step) -> value
 
 @dataclass(frozen=True)
 class Case:
-    """A job with resolved parameters; `store` is what its runs share, as in a home."""
+    """A job with resolved parameters; `store` is what its runs share, as in a home.
+
+    `runs` are folders of other runs' artifacts, by what the job calls those runs.
+    """
 
     job: Job[Any]
     params: Params
     store: Path
     seeds: Mapping[str, int] = field(default_factory=lambda: streams(1, 0))
     threads: int = 1
+    runs: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,7 @@ class Attempts:
             seeds=case.seeds,
             threads=case.threads,
             shared=case.store,
+            runs=case.runs,
         )
         completed: Completed | None = None
         with suppress(Stopped, Killed):

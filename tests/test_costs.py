@@ -115,7 +115,7 @@ def test_an_attempt_reports_what_it_shared(tmp_path: Path) -> None:
     seconds = json.loads((use(shared) / COST).read_text())["seconds"]
     for _ in range(3):
         context.store.entry("letters", {"which": "x"}, dict)
-    context.close()
+    context.end()
     events = [json.loads(line) for line in (folder / EVENTS).read_text().splitlines()]
     told = {event["name"]: event["value"] for event in events if event["kind"] == "timing"}
     assert told[SHARED_ALONE] == pytest.approx(3 * seconds)

@@ -12,7 +12,7 @@ import pytest
 from ftd.errors import DataError, InputError, SpecError
 from ftd.job import Completed
 from ftd.plan import make_plan
-from ftd.resolve import Producer
+from ftd.producers import Producer
 from ftd.spec import parse
 from jobs.data.keyed import splitmix64
 from jobs.ensemble import Ensemble, EnsembleParams

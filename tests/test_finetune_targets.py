@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 from safetensors import safe_open
 
 from ftd.plan import make_plan
@@ -211,3 +212,11 @@ def test_what_is_planned_does_not_grow_with_the_dataset(tmp_path: Path, kind: st
         plan = make_plan(parse(spec, "spec.yaml"), Path("/"), device_kind="cpu")
         sizes.append(sum(len(json.dumps([r.params, r.inputs], default=dict)) for r in plan.runs))
     assert sizes[0] == sizes[1]
+
+
+def test_a_count_that_blocks_cannot_keep_is_refused_when_planned() -> None:
+    """Solar cells, whose split is by blocks unless said otherwise, take no number per class."""
+    asked = {"dataset": "elpv", "decode_size": 32, "test_per_class": 20}
+    with pytest.raises(ValidationError, match="blocks, elpv's default"):
+        TargetParams.model_validate(asked)
+    assert TargetParams.model_validate({**asked, "split": "random"}).test_per_class == 20

@@ -17,21 +17,22 @@ from safetensors.torch import load_file, save_file
 
 from ftd.errors import DataError, InputError, SpecError, WeightsError
 from ftd.files import seal_json
-from ftd.job import Stopped
+from ftd.job import Input, Stopped
 from ftd.ledger import scheduling
 from ftd.ledger.db import Ledger
 from ftd.ledger.models import Dependency, Experiment, Membership, Run
 from ftd.ledger.producers import producers
 from ftd.plan import make_plan
-from ftd.resolve import Producer
+from ftd.producers import Producer, picked
 from ftd.spec import parse
 from ftd.states import RunState
 from ftd.worker.kept import kept_file
 from jobs.finetune import Finetune
 from jobs.layers import treatments
-from jobs.models.kept import FILE, starting_weights
+from jobs.models.kept import starting_weights
 from jobs.params.model import ModelParams
 from jobs.records import Preprocessing, preprocessing
+from jobs.sources import WEIGHTS as FILE
 from tests import ledgers
 from tests.context import FolderContext
 from tests.finetuning import torch_as_found
@@ -81,6 +82,7 @@ def test_a_run_waits_for_the_weights_it_starts_from(home: LiveHome) -> None:
         "where": "r1",
         "run": "r1",
         "fingerprint": key,
+        "file": FILE,
     }
     before, after = load_file(artifact(home, "r1")), load_file(artifact(home, "r2"))
     moved = {name for name in before if not torch.equal(before[name], after[name])}
@@ -115,7 +117,7 @@ def test_each_replicate_starts_from_its_own_source(tmp_path: Path) -> None:
 
     assert read(3) == [("r4", "key4")] * 2 + [("r5", "key5")] * 2
     assert read(1) == [("r4", "key4")] * 4
-    with pytest.raises(SpecError, match="experiment source has 2 replicates, this one 3"):
+    with pytest.raises(SpecError, match="experiment 'source' has 2 replicates, this one 3"):
         nested = "replicates: 3\n"
         read(2)
 
@@ -161,6 +163,11 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     made.close()
 
 
+def found(ledger: Ledger, text: str, **asked: Any) -> tuple[Producer, ...]:
+    """The runs that a spec means by `text`."""
+    return picked(Input("run", text, **asked), producers(ledger, text))
+
+
 def dependent(ledger: Ledger) -> None:
     """Enqueue r2, which reads files of r1."""
     planned = ledgers.plan("adapted", [2], 1)
@@ -184,7 +191,7 @@ def test_sources_that_will_never_be_done_are_refused(ledger: Ledger, state: RunS
     """What failed or was cancelled has nothing to read."""
     ledger.write(Run.update(state=state).where(Run.id == 1))
     with pytest.raises(InputError, match=f"run 'r1' is {state}"):
-        producers(ledger, "r1")
+        found(ledger, "r1")
 
 
 def test_an_experiment_of_one_cell_is_its_runs_by_replicate(ledger: Ledger) -> None:
@@ -197,17 +204,17 @@ def test_an_experiment_of_one_cell_is_its_runs_by_replicate(ledger: Ledger) -> N
         .where(Membership.experiment == experiment)
         .order_by(Membership.replicate)
     )
-    assert [found.run for found in producers(ledger, "many")] == [f"r{run}" for run in runs]
-    assert producers(ledger, f"e{experiment}") == producers(ledger, "many")
-    with pytest.raises(InputError, match="experiment wide has several cells"):
-        producers(ledger, "wide")
+    assert [one.run for one in found(ledger, "many")] == [f"r{run}" for run in runs]
+    assert found(ledger, f"e{experiment}") == found(ledger, "many")
+    with pytest.raises(InputError, match="experiment 'wide' has several cells"):
+        found(ledger, "wide")
 
 
 def test_a_diverged_source_is_refused(ledger: Ledger) -> None:
     """Its weights mean nothing."""
     ledger.write(Run.update(state=RunState.DONE, flags=["diverged"]).where(Run.id == 1))
     with pytest.raises(InputError, match="run 'r1' diverged"):
-        producers(ledger, "r1")
+        found(ledger, "r1")
 
 
 # the file

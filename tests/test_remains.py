@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ftd.daemon.remains import MARK, end_remains, holders
+from ftd.daemon.remains import end_remains, holders
 from ftd.files import try_lock
 from ftd.process import Identity, identity_of, send_signal
+from ftd.protocol import MARK
 from tests.homes import LiveHome, helpers_of, outcome_of
 
 SPEC = """

@@ -15,6 +15,9 @@ from ftd import catalog
 from ftd.explain import models_in
 from ftd.plan import make_plan
 from ftd.spec import SERVICE_KEYS, parse
+from jobs.params.features import FeaturesParams
+from jobs.params.probe import BackboneParams
+from jobs.params.target import TargetParams
 
 REFERENCE = (Path(__file__).parent.parent / "docs" / "spec.md").read_text()
 BLOCKS = re.findall(r"```yaml\n(.*?)```", REFERENCE, flags=re.DOTALL)
@@ -36,6 +39,11 @@ CELLS_AND_RUNS = {
     "subsets": (2, 30),
     "with-a-fragment": (4, 4),
     "is-pretraining-worth-it": (6, 18),
+    "sources": (3, 9),
+    "how-far": (3, 9),
+    "which-layer-finds": (4, 12),
+    "which-layer": (24, 72),
+    "worth-growing": (3, 45),
 }
 
 
@@ -62,14 +70,26 @@ def default_of(field: FieldInfo) -> str:
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
+DESCRIBED_UNDER: dict[type[BaseModel], str] = {  # once for all jobs
+    TargetParams: "target",
+    FeaturesParams: "features",
+    BackboneParams: "model and features",
+}
+
+
 def rows(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """The table row of every parameter: its path, default and description."""
+    """The table row of every parameter: its path, default and description.
+
+    Parameters that have their rows under another name are a single row.
+    """
     for name, field in model.model_fields.items():
         inner = models_in(field.annotation)
-        if inner != [field.annotation]:  # a plain value, or one that may also be a mapping
+        described = [found for found in inner if DESCRIBED_UNDER.get(found, name) != name]
+        if inner != [field.annotation] or described:  # a value, or one that may also be a mapping
             yield f"| `{prefix}{name}` | {default_of(field)} | {field.description} |"
         for found in inner:
-            yield from rows(found, f"{prefix}{name}.")
+            if found not in described:
+                yield from rows(found, f"{prefix}{name}.")
 
 
 @pytest.mark.parametrize("job", catalog.job_names())

@@ -48,7 +48,7 @@ seed: 5
 def _home(root: Path, *, warm: bool = True) -> LiveHome:
     home = LiveHome(root, slots=1)
     with (root / "ftd.toml").open("a") as config:
-        config.write(f"[jobs]\nwarm_start = {str(warm).lower()}\n")
+        config.write(f"[jobs]\nwarm_start = {str(warm).lower()}\nshare_workers = false\n")
     return home
 
 

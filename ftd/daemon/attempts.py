@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ftd import faults
@@ -13,6 +14,7 @@ from ftd.clock import monotonic
 from ftd.config import Config
 from ftd.daemon.ending import Endings
 from ftd.daemon.evidence import Alive, Blocked, Over, examine
+from ftd.daemon.executed import executed_s
 from ftd.daemon.launch import Launcher
 from ftd.daemon.log import Log
 from ftd.daemon.remains import end_remains, holders
@@ -24,7 +26,7 @@ from ftd.ledger import execution
 from ftd.ledger.db import Ledger
 from ftd.ledger.execution import LiveAttempt
 from ftd.ledger.ingest import ingest
-from ftd.process import Identity, age_s, kill_session, open_pidfd
+from ftd.process import Identity, kill_session, open_pidfd
 from ftd.protocol import EVENTS, WORKER
 
 BLOCKED_SAID_S = 3.0  # a run's lock that is held for so long without a worker is worth a word
@@ -45,7 +47,7 @@ class Attempts:
         self._endings = Endings(home, ledger, config, launcher, self._waits, log)
         self._sealed_at: dict[int, float] = {}
         self._blocked: dict[int, float] = {}  # attempt id -> since when; infinity: it was said
-        self._ran_s: dict[int, float] = {}  # attempt id -> age of its worker when last seen alive
+        self._ran_s: dict[int, float] = {}  # attempt id -> executed so long when last seen alive
         self._troubles: dict[int, set[str]] = {}  # what was said already
         self._pidfds: dict[int, int] = {}
 
@@ -68,6 +70,27 @@ class Attempts:
                 if self._look(attempt):
                     over.add(attempt.id)
         return [attempt for attempt in attempts if attempt.id not in over]
+
+    def conclude(self, attempt: LiveAttempt, over: Over) -> Callable[[], None]:
+        """Record, in the caller's transaction, the end of an attempt whose worker goes on.
+
+        What is to be called once that is committed.
+        """
+        ending = self._endings.of(attempt, over, self._ran_s.get(attempt.id, 0.0), None)
+        state = execution.end_attempt(self._ledger, attempt, ending, with_worker=False)
+
+        def committed() -> None:
+            self._forget(attempt)
+            self._endings.recorded(attempt, ending, state)
+
+        return committed
+
+    def watch(self, attempt: LiveAttempt) -> None:
+        """Be woken when the worker of an attempt that was just given to it ends."""
+        if attempt.identity is not None and attempt.id not in self._pidfds:
+            descriptor = open_pidfd(attempt.identity)
+            if descriptor is not None:
+                self._pidfds[attempt.id] = descriptor
 
     def pidfds(self) -> list[int]:
         """Descriptors that become readable when a worker ends."""
@@ -117,7 +140,7 @@ class Attempts:
                 self._watch(attempt, found)
                 if attempt.begun:
                     self._waits.found(attempt)
-                self._stopping.look(attempt, found.identity)
+                self._stopping.look(attempt, found.identity, self._ran_s[attempt.id])
                 return False
             case Blocked():
                 self._close_pidfd(attempt)  # it stays readable, so it would end every sleep
@@ -168,11 +191,8 @@ class Attempts:
         return examine(self._directory(attempt), lock, attempt.identity)
 
     def _watch(self, attempt: LiveAttempt, found: Alive) -> None:
-        self._ran_s[attempt.id] = age_s(found.identity)
-        if attempt.id not in self._pidfds:
-            descriptor = open_pidfd(found.identity)
-            if descriptor is not None:
-                self._pidfds[attempt.id] = descriptor
+        self._ran_s[attempt.id] = executed_s(found.identity, self._directory(attempt))
+        self.watch(replace(attempt, identity=found.identity))
         if found.sealed:
             since = self._sealed_at.setdefault(attempt.id, monotonic())
             if monotonic() - since > LINGER_S:

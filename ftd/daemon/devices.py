@@ -57,6 +57,12 @@ class Devices:
         """Take a device's lock; the descriptor to hand to the worker, or None if it is held."""
         return try_lock(self._lock_path(device), mode=0o666)
 
+    def shared_with_others(self, device: str, worker: int) -> bool:
+        """Whether somebody besides our `worker` (a pid) uses a GPU, or that cannot be known."""
+        self._refresh()
+        gpu = next((gpu for gpu in self._gpus or () if gpu.uuid == device), None)
+        return gpu is None or bool(strangers(gpu, [worker]))
+
     def has_gpus(self) -> bool:
         """Whether this machine has, or ever had, a GPU that may be used."""
         return bool(self._known) or bool(self._gpus)

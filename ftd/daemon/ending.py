@@ -9,6 +9,7 @@ from pathlib import Path
 from ftd.clock import now
 from ftd.config import Config
 from ftd.daemon.evidence import Over
+from ftd.daemon.executed import executed_s
 from ftd.daemon.launch import Launcher
 from ftd.daemon.log import Log
 from ftd.daemon.outcome import told_outcome
@@ -19,7 +20,7 @@ from ftd.ledger import execution, failures, storage_waits, wishes
 from ftd.ledger.db import Ledger
 from ftd.ledger.execution import Ending, LiveAttempt
 from ftd.ledger.ingest import ingest
-from ftd.process import age_s, boot_id
+from ftd.process import boot_id
 from ftd.protocol import (
     CHECKPOINTS,
     EVENTS,
@@ -54,13 +55,24 @@ class Endings:
         self.num_failed = 0  # runs that came to failed since we started
 
     def end(self, attempt: LiveAttempt, over: Over, ran_s: float) -> None:
-        """Record how an attempt ended; `ran_s` is how long its worker ran when last seen alive.
+        """Record how an attempt ended; `ran_s` is how long it was executed when last seen alive.
 
-        Its events are taken in first.  What needs a disk or the ledger may be refused for now:
-        then nothing is recorded, and it is tried again.
+        What needs a disk or the ledger may be refused for now: then nothing is recorded, and it is
+        tried again.
+        """
+        status = self._launcher.exit_status(attempt.identity) if attempt.identity else None
+        ending = self.of(attempt, over, ran_s, status)
+        state = execution.end_attempt(self._ledger, attempt, ending)
+        if attempt.identity:
+            self._launcher.forget(attempt.identity)
+        self.recorded(attempt, ending, state)
+
+    def of(self, attempt: LiveAttempt, over: Over, ran_s: float, status: int | None) -> Ending:
+        """How an attempt ended and what follows from it.  Its events are taken in first.
+
+        `status` is its worker's exit status, None when it has none or nobody knows it.
         """
         directory = self._home.attempt(attempt.run_id, attempt.number)
-        status = self._launcher.exit_status(attempt.identity) if attempt.identity else None
         ingest(self._ledger, attempt.id, directory / EVENTS)
         outcome, error = told_outcome(attempt, over, status, directory / LOG)
         progressed = execution.progressed(self._ledger, attempt.id)
@@ -73,10 +85,9 @@ class Endings:
         wait_s = decision.wait_s
         if outcome == Outcome.STOPPED and status == EXIT_STORAGE:
             wait_s = storage_waits.run_wait_s(self._ledger, attempt.run_id, progressed=progressed)
-        missing = over.result.missing if over.result is not None else None
-        if missing is not None:
-            wait_s = self._waits.next_look_s(missing)
-        ending = Ending(
+        if over.result is not None and over.result.missing is not None:
+            wait_s = self._waits.next_look_s(over.result.missing)
+        return Ending(
             outcome=outcome,
             next_state=decision.state,
             result=over.result,
@@ -86,9 +97,11 @@ class Endings:
             num_failures=decision.num_failures,
             ended_at=_ended_at(attempt, directory, ran_s),
         )
-        state = execution.end_attempt(self._ledger, attempt, ending)
-        if attempt.identity:
-            self._launcher.forget(attempt.identity)
+
+    def recorded(self, attempt: LiveAttempt, ending: Ending, state: RunState) -> None:
+        """What is to be done once an ending is recorded, and the run's `state` with it."""
+        outcome, error = ending.outcome, ending.error
+        missing = ending.result.missing if ending.result is not None else None
         if missing is not None:
             self._waits.not_found(missing, attempt)
             error = None  # that was said when it was looked for first
@@ -123,7 +136,7 @@ class Endings:
 
 
 def _ended_at(attempt: LiveAttempt, directory: Path, ran_s: float) -> float:
-    """The start of an attempt plus the time that its worker ran (UTC seconds).
+    """The start of an attempt plus the time that its worker executed it (UTC seconds).
 
     Nobody may have looked for days, and those are not to count as time computed: the last thing it
     wrote tells, unless somebody set the clock and the age of the process contradicts.
@@ -135,5 +148,5 @@ def _ended_at(attempt: LiveAttempt, directory: Path, ran_s: float) -> float:
     told_s = min(max(signs), now()) - attempt.started_at
     worker = attempt.identity
     if worker is not None and worker.boot_id == boot_id():
-        told_s = min(told_s, age_s(worker))
+        told_s = min(told_s, executed_s(worker, directory))
     return attempt.started_at + max(told_s, ran_s)

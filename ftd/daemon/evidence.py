@@ -55,6 +55,20 @@ def examine(directory: Path, run_lock: Path, recorded: Identity | None) -> Alive
         os.close(lock)
 
 
+def finished(directory: Path, run_lock: Path) -> Over | None:
+    """The attempt in `directory`, if its worker, which lives, is done with it; None: it is not.
+
+    Its result is sealed and the run's lock is free: the worker writes nothing for it any more.
+    """
+    lock = try_lock(run_lock)
+    if lock is None:
+        return None
+    try:
+        return _sealed_result(directory) if (directory / RESULT).exists() else None
+    finally:
+        os.close(lock)
+
+
 def _lock(path: Path) -> int | None:
     make_folder(path.parent)
     return try_lock(path)

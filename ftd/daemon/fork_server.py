@@ -14,12 +14,20 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ftd.process import Identity
 
 ANSWER_S = 10.0  # far beyond what an answer takes: whoever needs longer hangs
 MAX_MESSAGE_BYTES = 1 << 16
+
+
+class Descriptors(NamedTuple):
+    """What a worker inherits: its log, the lock of its device, its channel to us."""
+
+    log: int
+    device_lock: int
+    channel: int
 
 
 @dataclass(frozen=True)
@@ -58,12 +66,12 @@ class ForkServer:
         return self._process.poll() is not None
 
     def fork(
-        self, directory: Path, environment: Mapping[str, str], *, log: int, device_lock: int
+        self, directory: Path, environment: Mapping[str, str], descriptors: Descriptors
     ) -> Forked | None:
         """Let it fork a worker; None when it does not, and never will again."""
         request = {"directory": str(directory), "environment": environment}
         try:
-            socket.send_fds(self._channel, [json.dumps(request).encode()], [log, device_lock])
+            socket.send_fds(self._channel, [json.dumps(request).encode()], descriptors)
         except OSError:
             self.close()
             return None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ftd.ledger.data_waits import is_wait
 from ftd.ledger.rows import DeviceRow, WaitingRow
 from ftd.states import RunState
+
+MAX_NAMED = 5
+_WAYS_OUT = {RunState.HELD: "release", RunState.CANCELLED: "retry", RunState.FAILED: "retry"}
 
 
 def reason(
@@ -25,7 +28,7 @@ def reason(
         why = f": {row.held_why}" if row.held_why else ""
         return f"held by {row.held_by}{why}"
     if row.needs:
-        return "needs " + ", ".join(f"r{run}" for run in row.needs)
+        return _needs(row.needs)
     if not daemon_up:
         return "no daemon is running"
     if not row.admitted:
@@ -40,6 +43,19 @@ def reason(
         why = f" after: {row.error}" if row.error else ""
         return f"tries again in {later_s:.0f} s{why}"
     return _resources([device for device in devices if device.kind == row.device_kind], row)
+
+
+def _needs(needs: Mapping[int, RunState]) -> str:
+    """``needs r3, which is running``; what only a person can change comes with what to do."""
+    parts = []
+    for state in dict.fromkeys(needs.values()):
+        runs = [f"r{run}" for run, found in needs.items() if found == state]
+        shown = ", ".join(runs[:MAX_NAMED]) + (" and others" if len(runs) > MAX_NAMED else "")
+        part = f"{shown}, which {'is' if len(runs) == 1 else 'are'} {state}"
+        if state in _WAYS_OUT:
+            part += f" (ftd {_WAYS_OUT[state]} {runs[0]})"
+        parts.append(part)
+    return "needs " + "; ".join(parts)
 
 
 def _resources(devices: list[DeviceRow], row: WaitingRow) -> str:

@@ -13,8 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ftd.process import Identity, boot_id, identity_of, pids, send_signal
-
-MARK = "FTD_ATTEMPT"  # in the environment of a worker, and so of whatever it starts
+from ftd.protocol import MARK
 
 
 def end_remains(worker: Identity, directory: Path) -> int:

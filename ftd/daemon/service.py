@@ -6,36 +6,34 @@ import os
 import select
 import signal
 import socket
-import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
-from ftd import faults
-from ftd.clock import now
+from ftd.clock import monotonic, now
 from ftd.config import Config, load
 from ftd.daemon import presence, wake
 from ftd.daemon.attempts import Attempts
 from ftd.daemon.backups import NightlyBackup
 from ftd.daemon.devices import Devices, Seen
-from ftd.daemon.launch import LocalLauncher, interpreter
+from ftd.daemon.handover import Handover
+from ftd.daemon.launch import LocalLauncher
 from ftd.daemon.log import Log
 from ftd.daemon.queue import Queue
 from ftd.daemon.scheduler import assignments
-from ftd.daemon.unknown import set_aside_unknown
-from ftd.diskspace import is_storage_trouble, shortage
-from ftd.files import make_folder, seal_json
+from ftd.daemon.starting import Starting, leases
+from ftd.diskspace import shortage
 from ftd.layout import Home
 from ftd.ledger import execution, inventory, scheduling, storage_waits, wishes
 from ftd.ledger.db import Ledger, PassingTrouble, open_ledger, opened, upgrade
-from ftd.ledger.execution import Ending, LiveAttempt
+from ftd.ledger.execution import LiveAttempt
 from ftd.ledger.health import require_intact
 from ftd.ledger.rows import DeviceRow
-from ftd.protocol import EXIT_STORAGE, ORDER, Order
-from ftd.states import Outcome, RunState
 
 IDLE_S = 10.0  # between two looks when nothing runs or waits; a wake-up comes at once anyway
 WAITING_S = 3.0  # when runs wait for a device that somebody else uses
 TROUBLE_S = 2.0
-UNKNOWN_S = 60.0  # a worker that the ledger does not know may have hours to go
+TURNS, LOOK = "turns", "look"  # what a sleep ends for
 
 
 def serve(home: Home, *, until_idle: bool, json_log: bool) -> int:
@@ -74,10 +72,14 @@ class _Service:
         self._ledger = ledger
         self._log = log
         self._queue = Queue(ledger, admit=self._admit)
-        self._launcher = LocalLauncher(warm=config.jobs.warm_start)
+        self._launcher = LocalLauncher(warm=config.jobs.warm_start, share=config.jobs.share_workers)
         self._attempts = Attempts(home, ledger, config, self._launcher, log)
         known = {d.id: d.name for d in inventory.devices(ledger) if d.kind == "gpu"}
         self._devices = Devices(config, known)
+        self._starting = Starting(home, ledger, config, self._devices, self._launcher, log)
+        self._handover = Handover(
+            home, ledger, self._devices, self._launcher, self._attempts, self._starting
+        )
         self._backup = NightlyBackup(home, config.ledger, log)
         self._pause: str | None = None  # why nothing starts
         self._trouble: str | None = None
@@ -96,11 +98,15 @@ class _Service:
         try:
             self._attempts.adopt()
             while not self._leaving:
-                pause_s = self._tick_safely(until_idle=until_idle)
+                pause_s = self._safely(partial(self._tick, until_idle=until_idle))
                 if pause_s is None:
                     self._log.info("idle", failed=self._attempts.num_failed)
                     return 1 if self._attempts.num_failed else 0
-                self._sleep(pause_s, fifo, bell.fileno())
+                due = monotonic() + pause_s
+                while self._sleep(due - monotonic(), fifo, bell.fileno()) == TURNS:
+                    self._safely(self._give_turns)
+                    if monotonic() > due:  # whoever takes turns, the others are looked at too
+                        break
             self._log.info("leaving; workers go on and will be adopted")
             return 0
         finally:
@@ -113,14 +119,10 @@ class _Service:
     def _leave(self, *_: object) -> None:
         self._leaving = True
 
-    def _tick_safely(self, *, until_idle: bool) -> float | None:
-        """One tick; seconds to sleep, None to leave because nothing is left to do.
-
-        A ledger or disk that refuses for now is waited for.
-        """
+    def _safely(self, look: Callable[[], float | None]) -> float | None:
+        """Take a look; what it returns, or TROUBLE_S when the ledger or disk refuses for now."""
         try:
-            pause_s = self._tick()
-            done = until_idle and self._idle()
+            found = look()
         except (PassingTrouble, OSError) as error:
             if str(error) != self._trouble:
                 self._log.error("the ledger or the system refuses; trying again", error=str(error))
@@ -129,17 +131,31 @@ class _Service:
         if self._trouble is not None:
             self._log.info("going on", after=self._trouble)
             self._trouble = None
-        return None if done else pause_s
+        return found
 
-    def _tick(self) -> float:
+    def _give_turns(self) -> None:
+        """See to workers that wait for another attempt, and to nothing else."""
+        self._handover.look(paused=self._paused())
+
+    def _tick(self, *, until_idle: bool) -> float | None:
+        """Look at everything; seconds to sleep, None to leave because nothing is left to do."""
+        pause_s = self._look_at_all()
+        return None if until_idle and self._idle() else pause_s
+
+    def _look_at_all(self) -> float:
         while self._queue.pull():
             pass
+        paused = self._paused()
+        self._handover.look(paused=paused)
         live = self._attempts.follow()
         devices = self._look(live)
         started = 0
-        if not self._paused():
+        if not paused:
             for run_id, device in assignments(self._ledger, devices, now()):
-                started += self._start(run_id, device)
+                attempt = self._starting.start(run_id, device)
+                if attempt is not None:
+                    self._attempts.watch(attempt)
+                started += 1
         if started:
             devices = self._look(execution.live_attempts(self._ledger))
         inventory.write(self._ledger, [_row(device) for device in devices])
@@ -158,133 +174,12 @@ class _Service:
         self._pause = why
         return why is not None
 
-    def _look(self, live: list[LiveAttempt], *, refresh: bool = False) -> list[Seen]:
-        leases = {a.device: a.identity.pid if a.identity else None for a in live}
-        return self._devices.look(leases, refresh=refresh)
+    def _look(self, live: list[LiveAttempt]) -> list[Seen]:
+        return self._devices.look(leases(live))
 
     def _admit(self, experiment: int) -> None:
         wishes.admit(self._ledger, experiment)
         self._log.info("admitted", experiment=f"e{experiment}")
-
-    def _start(self, run_id: int, device: str) -> bool:
-        """Lock the device, claim the run, launch a worker.  False when somebody was faster."""
-        lock = self._devices.lock(device)
-        if lock is None:
-            return False
-        try:
-            there = max(self._home.attempts(run_id), default=0)
-            attempt = execution.start_attempt(self._ledger, run_id, device, after=there)
-            if attempt is None:
-                return False
-            faults.point("start.claimed")
-            try:
-                self._launch(attempt, lock)
-            except OSError as error:
-                why = f"cannot start a worker ({error})"
-                if not is_storage_trouble(error):
-                    self._call_off(attempt, why)
-                    raise  # for the others it would be the same
-                self._call_off_for_storage(attempt, why)
-                return False
-        finally:
-            os.close(lock)  # the worker holds it now
-        return True
-
-    def _launch(self, attempt: LiveAttempt, lock: int) -> None:
-        unknown = set_aside_unknown(self._home, self._ledger, attempt)
-        if unknown is None:
-            why = "a worker that the ledger does not know holds the run"
-            self._call_off(attempt, why, wait_s=UNKNOWN_S)
-            return
-        for folder in unknown:
-            self._log.warning("set aside: the ledger does not know it", folder=str(folder))
-        directory = self._home.attempt(attempt.run_id, attempt.number)
-        make_folder(directory)
-        order = self._order(attempt)
-        seal_json(directory / ORDER, order.as_json())
-        faults.point("start.ordered")
-        if not self._may_execute(attempt, order):
-            return
-        if order.device_kind == "gpu" and not self._still_free(attempt):
-            self._call_off(attempt, f"somebody else began to use {attempt.device}")
-            return
-        identity = self._launcher.launch(directory, order, lock)
-        faults.point("start.spawned")
-        if identity is not None:
-            execution.record_spawn(self._ledger, attempt.worker_id, identity)
-        faults.point("start.recorded")
-        self._log.info(
-            "started",
-            run=f"r{attempt.run_id}",
-            attempt=attempt.number,
-            device=attempt.device,
-            pid=identity.pid if identity else None,
-        )
-
-    def _may_execute(self, attempt: LiveAttempt, order: Order) -> bool:
-        """Whether the order's interpreter is allowed and there; ends the attempt if not."""
-        python = interpreter(order)
-        if python == sys.executable:
-            return True
-        if not self._config.jobs.allows(python):
-            why = f"the interpreter {python} is not allowed by [jobs] interpreters in ftd.toml"
-            refused = Ending(Outcome.REFUSED, RunState.FAILED, None, error=why)
-            execution.end_attempt(self._ledger, attempt, refused)
-            self._log.warning("refused", run=f"r{attempt.run_id}", why=why)
-            return False
-        if not os.access(python, os.X_OK):
-            self._call_off(attempt, f"there is no interpreter {python}", wait_s=UNKNOWN_S)
-            return False
-        return True
-
-    def _still_free(self, attempt: LiveAttempt) -> bool:
-        """Look at a GPU once more between lease and launch: people do not wait for our ticks."""
-        live = [a for a in execution.live_attempts(self._ledger) if a.id != attempt.id]
-        seen = {device.id: device for device in self._look(live, refresh=True)}
-        device = seen.get(attempt.device)
-        # Our own lock shows as somebody's: only foreign use counts here.
-        return device is not None and not device.in_use
-
-    def _call_off(self, attempt: LiveAttempt, why: str, wait_s: float = TROUBLE_S) -> None:
-        ending = Ending(
-            Outcome.LOST,
-            RunState.QUEUED,
-            None,
-            error=why,
-            not_before=now() + wait_s,
-            num_failures=attempt.num_failures,
-        )
-        execution.end_attempt(self._ledger, attempt, ending)
-        self._log.warning("called off", run=f"r{attempt.run_id}", why=why)
-
-    def _call_off_for_storage(self, attempt: LiveAttempt, why: str) -> None:
-        """As if the worker had found that the disk takes nothing."""
-        wait_s = storage_waits.run_wait_s(self._ledger, attempt.run_id, progressed=False)
-        ending = Ending(
-            Outcome.STOPPED,
-            RunState.QUEUED,
-            None,
-            error=why,
-            exit_status=EXIT_STORAGE,
-            not_before=now() + wait_s,
-            num_failures=attempt.num_failures,
-        )
-        execution.end_attempt(self._ledger, attempt, ending)
-        self._log.warning("called off", run=f"r{attempt.run_id}", why=why)
-
-    def _order(self, attempt: LiveAttempt) -> Order:
-        fields = execution.order_fields(self._ledger, attempt.run_id)
-        return Order(
-            run_id=attempt.run_id,
-            number=attempt.number,
-            device_id=attempt.device,
-            store=str(self._home.store),
-            sources=str(self._home.sources),
-            allow_downloads=self._config.allow_downloads,
-            checkpoint_every_s=self._config.checkpoints.every_s,
-            checkpoint_every_steps=self._config.checkpoints.every_steps,
-            **fields,
-        )
 
     def _idle(self) -> bool:
         """Whether nothing can go on without a person."""
@@ -293,16 +188,21 @@ class _Service:
         kinds = ["cpu", "gpu"] if self._devices.has_gpus() else ["cpu"]
         return scheduling.num_hopeful(self._ledger, kinds) == 0
 
-    def _sleep(self, pause_s: float, fifo: int, bell: int) -> None:
-        """Until a wake-up, a signal, the end of a worker, or `pause_s` seconds have passed."""
+    def _sleep(self, pause_s: float, fifo: int, bell: int) -> str:
+        """Until a wake-up, a signal, the end of a worker, or `pause_s` seconds have passed.
+
+        TURNS when all that happened is that workers wait for another attempt, else LOOK.
+        """
         poll = select.poll()
-        # The end of a worker that could not be recorded would end every sleep at once.
-        workers = () if self._trouble else self._attempts.pidfds()
-        for descriptor in (fifo, bell, *workers):
+        # What could not be recorded would end every sleep at once.
+        pidfds = () if self._trouble else self._attempts.pidfds()
+        turns = set() if self._trouble else set(self._launcher.channels())
+        for descriptor in (fifo, bell, *pidfds, *turns):
             poll.register(descriptor, select.POLLIN)
-        poll.poll(pause_s * 1000)
+        happened = {descriptor for descriptor, _ in poll.poll(max(pause_s, 0) * 1000)}
         wake.drain(fifo)
         wake.drain(bell)
+        return TURNS if happened and happened <= turns else LOOK
 
 
 def _row(device: Seen) -> DeviceRow:

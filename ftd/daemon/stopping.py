@@ -13,7 +13,7 @@ from ftd.layout import Home
 from ftd.ledger import execution
 from ftd.ledger.db import Ledger
 from ftd.ledger.execution import LiveAttempt
-from ftd.process import Identity, age_s, kill_session, send_signal
+from ftd.process import Identity, kill_session, send_signal
 from ftd.protocol import STOP
 
 GRACE_PER_CHECKPOINT = 3  # the grace is at least this many times the slowest checkpoint
@@ -29,10 +29,10 @@ class Stopping:
         self._log = log
         self._asked_at: dict[int, float] = {}  # attempt id -> when we saw its stop request
 
-    def look(self, attempt: LiveAttempt, worker: Identity) -> None:
+    def look(self, attempt: LiveAttempt, worker: Identity, executed_s: float) -> None:
         """Ask the living `worker` of an attempt to leave if somebody wishes it; later, insist."""
         if attempt.stop_requested_at is None:
-            why = self._why(attempt, worker)
+            why = self._why(attempt, executed_s)
             if why is None:
                 return
             self._request(attempt, why)
@@ -59,11 +59,11 @@ class Stopping:
         faults.point("stop.recorded")
         self._log.info("asked to checkpoint and leave", run=f"r{attempt.run_id}", why=why)
 
-    def _why(self, attempt: LiveAttempt, worker: Identity) -> str | None:
+    def _why(self, attempt: LiveAttempt, executed_s: float) -> str | None:
         if not attempt.wanted:
             return "hold" if attempt.held else "cancel"
         limit = attempt.time_limit_s
-        if limit is not None and attempt.spent_s + age_s(worker) > limit:
+        if limit is not None and attempt.spent_s + executed_s > limit:
             return "time_limit"
         return None
 

@@ -158,7 +158,8 @@ def _change(home: Home, request: ChangeRequest, who: str) -> tuple[int, ...]:
 def _plan(home: Home, request: EnqueueRequest, ledger: Ledger | None) -> Plan:
     """The plan of a request; without a `ledger`, as in a new home."""
     from ftd.ledger.producers import producers
-    from ftd.plan import make_plan, no_runs
+    from ftd.plan import make_plan
+    from ftd.producers import no_runs
     from ftd.spec import parse
 
     spec = parse(request.spec_text, request.source, request.overrides, request.fragments)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftd.catalog import BUILT_IN
-from ftd.daemon.fork_server import ForkServer
+from ftd.daemon.fork_server import Descriptors, ForkServer
 from ftd.process import Identity
 from ftd.protocol import Order
 from ftd.source import CODE
@@ -27,6 +27,15 @@ class Kind:
     threads: int
 
 
+def kind(order: Order) -> Kind | None:
+    """The kind of an order; None when its worker always starts by itself, for it alone.
+
+    Code that is not ours is only ever loaded by the worker that executes it.
+    """
+    own = order.job not in BUILT_IN or any(name in order.inputs for name in CODE)
+    return None if own else Kind(order.job, order.threads)
+
+
 class WarmStart:
     """Fork servers by kind of run."""
 
@@ -34,22 +43,12 @@ class WarmStart:
         self._servers: dict[Kind, ForkServer] = {}
         self._short: set[Kind] = set()
 
-    def kind(self, order: Order) -> Kind | None:
-        """The kind of an order; None when its worker always starts by itself.
-
-        Code that is not ours is only ever loaded by the worker that executes it.
-        """
-        own = order.job not in BUILT_IN or any(name in order.inputs for name in CODE)
-        return None if own else Kind(order.job, order.threads)
-
     def fork(
         self,
         kind: Kind,
         directory: Path,
         environment: Mapping[str, str],
-        *,
-        log: int,
-        device_lock: int,
+        descriptors: Descriptors,
     ) -> tuple[ForkServer, Identity | None] | None:
         """Who knows how a forked worker ends, and the worker; None: start one the slow way.
 
@@ -66,7 +65,7 @@ class WarmStart:
                 del self._servers[kind]
                 self._short.remove(kind)  # nothing to load, or it cannot be loaded
             return None
-        forked = server.fork(directory, environment, log=log, device_lock=device_lock)
+        forked = server.fork(directory, environment, descriptors)
         if forked is None:
             del self._servers[kind]
             return None

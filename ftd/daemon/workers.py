@@ -14,7 +14,10 @@ from ftd.protocol import WORKER
 
 
 def at_work(home: Home) -> dict[tuple[int, int], Identity]:
-    """(run id, attempt number) -> process of every worker that runs now."""
+    """(run id, attempt number) -> process of every worker that runs now and began that attempt.
+
+    One that executes attempts in turn is found at each of them.
+    """
     found = {}
     for said in sorted(home.root.glob(f"runs/r*/attempts/*/{WORKER}")):
         run, number = said.parents[2].name.removeprefix("r"), said.parent.name
@@ -27,7 +30,7 @@ def at_work(home: Home) -> dict[tuple[int, int], Identity]:
 def ask_to_leave(workers: Iterable[Identity]) -> None:
     """Let workers save their state and leave, and wait until they have: as long as it takes."""
     descriptors = []
-    for identity in workers:
+    for identity in dict.fromkeys(workers):
         descriptor = open_pidfd(identity)
         if descriptor is not None and send_signal(identity, signal.SIGTERM):
             descriptors.append(descriptor)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ftd.daemon.workers import at_work
 from ftd.fsck.problem import Problem
 from ftd.layout import Home
-from ftd.ledger import invariants
+from ftd.ledger import execution
 from ftd.ledger.db import Ledger
 from ftd.process import alive
 
@@ -15,9 +15,11 @@ from ftd.process import alive
 def orphans(home: Home, ledger: Ledger) -> Iterator[Problem]:
     """Workers that still run although the ledger has no live attempt of theirs."""
     workers = at_work(home)
-    followed = invariants.live_numbers(ledger)  # asked later: what just began is in there
+    live = execution.live_attempts(ledger)  # asked later: what just began is in there
+    followed = {(attempt.run_id, attempt.number) for attempt in live}
+    in_turn = {attempt.identity for attempt in live}
     for (run_id, attempt), identity in workers.items():
-        if (run_id, attempt) not in followed and alive(identity):
+        if (run_id, attempt) not in followed and identity not in in_turn and alive(identity):
             yield Problem(
                 f"r{run_id}, attempt {attempt}",
                 f"has ended, but its worker (pid {identity.pid}) still runs and holds its device",

@@ -9,6 +9,7 @@ from typing import Any
 
 from ftd.ledger.db import Ledger
 from ftd.ledger.models import Attempt, Dependency, Event, Lease, Run
+from ftd.ledger.producers import sources_at_chance
 from ftd.ledger.rows import LiveRow, WaitingRow
 from ftd.ledger.standing import standings
 from ftd.states import RunState
@@ -24,6 +25,7 @@ def running(ledger: Ledger) -> list[LiveRow]:
     found = sorted(ledger.rows(query), key=itemgetter("id"))
     places = standings(ledger, [row["run"] for row in found])
     troubles = _troubles(ledger, found)
+    at_chance = sources_at_chance(ledger, [row["run"] for row in found])
     return [
         LiveRow(
             run_id=row["run"],
@@ -39,6 +41,7 @@ def running(ledger: Ledger) -> list[LiveRow]:
             progress=row["progress"] or {},
             stop_why=row["stop_why"],
             trouble=troubles.get(row["run"]),
+            sources_at_chance=at_chance.get(row["run"], ()),
         )
         for row in found
     ]
@@ -70,15 +73,17 @@ def waiting(ledger: Ledger, limit: int) -> list[WaitingRow]:
         )
     ids = [row["id"] for row in found]
     places = standings(ledger, ids)
-    needs: dict[int, list[int]] = defaultdict(list)
+    needs: dict[int, dict[int, RunState]] = defaultdict(dict)
     unmet = (
-        Dependency.select(Dependency.run, Dependency.needs_run)
+        Dependency.select(Dependency.run, Dependency.needs_run, Run.state)
         .join(Run, on=Run.id == Dependency.needs_run)
         .where(Dependency.run.in_(ids), Run.state != RunState.DONE)
+        .order_by(Dependency.needs_run)
         .tuples()
     )
-    for run, needed in unmet.execute(ledger.db):
-        needs[run].append(needed)
+    for run, needed, state in unmet.execute(ledger.db):
+        needs[run][needed] = RunState(state)
+    at_chance = sources_at_chance(ledger, ids)
     return [
         WaitingRow(
             run_id=row["id"],
@@ -91,10 +96,11 @@ def waiting(ledger: Ledger, limit: int) -> list[WaitingRow]:
             device_kind=row["device_kind"],
             admitted=places[row["id"]].admitted,
             not_before=row["not_before"],
-            needs=tuple(needs[row["id"]]),
+            needs=needs[row["id"]],
             held_by=places[row["id"]].wished_by,
             held_why=places[row["id"]].wished_why,
             error=row["error"],
+            sources_at_chance=at_chance.get(row["id"], ()),
         )
         for row in found
     ]

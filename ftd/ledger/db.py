@@ -63,6 +63,12 @@ class Ledger:
         """All rows of a select as dictionaries."""
         return list(query.dicts().execute(self.db))
 
+    def rows_of(self, statement: str, values: Sequence[Any]) -> list[dict[str, Any]]:
+        """All rows of a select whose SQL is at hand: building it can take longer than the rest."""
+        cursor = self.db.execute_sql(statement, values)  # type: ignore[no-untyped-call]
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
     def row(self, query: Any) -> dict[str, Any] | None:
         """The first row of a select, or None."""
         return next(iter(self.rows(query.limit(1))), None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from operator import itemgetter
 from typing import Any
 
@@ -83,12 +84,13 @@ def order_fields(ledger: Ledger, run_id: int) -> dict[str, Any]:
 
 
 def start_attempt(
-    ledger: Ledger, run_id: int, device: str, *, after: int = 0
+    ledger: Ledger, run_id: int, device: str, *, after: int = 0, worker: int | None = None
 ) -> LiveAttempt | None:
     """Claim a queued run and a device for a new attempt, numbered above `after` too.
 
-    None when the run is no longer queued or no longer wanted.  Raises peewee.IntegrityError when
-    the device is leased.
+    It is a new worker's, or that of a `worker` (its id) which holds the device already.  None when
+    the run is no longer queued or no longer wanted.  Raises peewee.IntegrityError when the device
+    is leased.
     """
     with ledger.transaction():
         claimed = ledger.write(
@@ -100,10 +102,11 @@ def start_attempt(
             return None
         last = ledger.values(Attempt.select(fn.MAX(Attempt.number)).where(Attempt.run == run_id))[0]
         number = max(last or 0, after) + 1
-        worker = ledger.insert(
-            Worker, directory=f"runs/r{run_id}/attempts/{number}", started_at=now()
-        )
-        ledger.insert(Lease, device=device, worker=worker, taken_at=now())
+        if worker is None:
+            worker = ledger.insert(
+                Worker, directory=f"runs/r{run_id}/attempts/{number}", started_at=now()
+            )
+            ledger.insert(Lease, device=device, worker=worker, taken_at=now())
         attempt = ledger.insert(Attempt, run=run_id, number=number, worker=worker, started_at=now())
         record(ledger, "attempt started", run=run_id, attempt=number, data={"device": device})
         return next(live for live in live_attempts(ledger) if live.id == attempt)
@@ -136,6 +139,32 @@ def record_stop(ledger: Ledger, attempt_id: int, why: str) -> None:
 
 def live_attempts(ledger: Ledger) -> list[LiveAttempt]:
     """All attempts that have not ended, oldest first."""
+    return [
+        LiveAttempt(
+            id=row["id"],
+            run_id=row["run_id"],
+            number=row["number"],
+            worker_id=row["worker_id"],
+            device=row["device"],
+            identity=Identity.from_json(row),
+            started_at=row["started_at"],
+            stop_why=row["stop_why"],
+            stop_requested_at=row["stop_requested_at"],
+            time_limit_s=row["time_limit_s"],
+            spent_s=row["spent_s"],
+            num_failures=row["num_failures"],
+            events_offset=row["events_offset"],
+            begun=bool(row["begun"]),
+            wanted=row["wanting"] > 0,
+            held=row["holding"] > 0,
+        )
+        for row in sorted(ledger.rows_of(*_live_attempts_sql()), key=itemgetter("id"))
+    ]
+
+
+@cache
+def _live_attempts_sql() -> tuple[str, list[Any]]:
+    """SQL and its values, the same at every look."""
     wishes = Membership.select(fn.COUNT(Membership.id)).where(Membership.run == Attempt.run)
     late, earlier = Attempt.alias(), Attempt.alias()
     last_late = late.select(fn.COALESCE(fn.MAX(late.number), 0)).where(
@@ -171,68 +200,51 @@ def live_attempts(ledger: Ledger) -> list[LiveAttempt]:
         .join(Run, on=Run.id == Attempt.run)
         .where(Attempt.outcome.is_null())  # unordered: else SQLite walks all attempts by id
     )
-    return [
-        LiveAttempt(
-            id=row["id"],
-            run_id=row["run"],
-            number=row["number"],
-            worker_id=row["worker"],
-            device=row["device"],
-            identity=Identity.from_json(row),
-            started_at=row["started_at"],
-            stop_why=row["stop_why"],
-            stop_requested_at=row["stop_requested_at"],
-            time_limit_s=row["time_limit_s"],
-            spent_s=row["spent_s"],
-            num_failures=row["num_failures"],
-            events_offset=row["events_offset"],
-            begun=bool(row["begun"]),
-            wanted=row["wanting"] > 0,
-            held=row["holding"] > 0,
-        )
-        for row in sorted(ledger.rows(query), key=itemgetter("id"))
-    ]
+    statement, values = query.sql()
+    return statement, values
 
 
-def end_attempt(ledger: Ledger, attempt: LiveAttempt, ending: Ending) -> RunState:
+def end_attempt(
+    ledger: Ledger, attempt: LiveAttempt, ending: Ending, *, with_worker: bool = True
+) -> RunState:
     """End an attempt with all that follows from it; the state its run stands in now.
 
-    Ending it twice changes nothing (the second finds no live attempt).
+    Not `with_worker`: the worker keeps its device, for what it executes next.  Ending an attempt
+    twice changes nothing (the second finds no live attempt).
     """
     result = ending.result
     missing = None if result is None else result.missing
     with ledger.transaction():
+        completed = result if ending.outcome == Outcome.COMPLETED else None
         ended = ledger.write(
             Attempt.update(
                 outcome=ending.outcome,
                 ended_at=now() if ending.ended_at is None else ending.ended_at,
                 exit_status=ending.exit_status,
                 error=ending.error,
+                **({"step": completed.num_steps} if completed else {}),
             ).where(Attempt.id == attempt.id, Attempt.outcome.is_null())
         )
         if ended:
-            ledger.write(
-                Lease.update(released_at=now()).where(
-                    Lease.worker == attempt.worker_id, Lease.released_at.is_null()
-                )
-            )
-            ledger.write(Worker.update(ended_at=now()).where(Worker.id == attempt.worker_id))
+            if with_worker:
+                _end_worker(ledger, attempt.worker_id)
+            why = ending.error if missing is None else data_waits.words(missing)
             final = ending.next_state in (RunState.DONE, RunState.FAILED)
             ledger.write(
                 Run.update(
                     state=ending.next_state,
                     not_before=ending.not_before,
                     num_failures=ending.num_failures,
-                    error=ending.error if missing is None else data_waits.words(missing),
                     ended_at=now() if final else None,
+                    **(_numbers(completed) if completed else {"error": why}),
                 ).where(Run.id == attempt.run_id)
             )
             if missing is not None and ending.not_before is not None:
                 _wait_for_data(ledger, attempt, missing, ending.not_before)
-            if result is not None and ending.outcome == Outcome.COMPLETED:
-                _keep_result(ledger, attempt, result)
-            # a cancelled or held wish may have come while it ran
-            settle(ledger, [attempt.run_id])
+            if completed:
+                _keep_files(ledger, attempt, completed)
+            if not final:  # a cancelled or held wish may have come while it ran
+                settle(ledger, [attempt.run_id])
             if ending.next_state == RunState.FAILED:
                 _fail_dependents(ledger, attempt.run_id)
             record(
@@ -281,6 +293,15 @@ def checkpoint_s(ledger: Ledger, run_id: int) -> float:
     return float(ledger.values(slowest)[0] or 0.0)
 
 
+def _end_worker(ledger: Ledger, worker_id: int) -> None:
+    ledger.write(
+        Lease.update(released_at=now()).where(
+            Lease.worker == worker_id, Lease.released_at.is_null()
+        )
+    )
+    ledger.write(Worker.update(ended_at=now()).where(Worker.id == worker_id))
+
+
 def _wait_for_data(ledger: Ledger, attempt: LiveAttempt, missing: str, not_before: float) -> None:
     ledger.write(
         Attempt.update(stop_why=WAITS_FOR_DATA).where(
@@ -290,16 +311,17 @@ def _wait_for_data(ledger: Ledger, attempt: LiveAttempt, missing: str, not_befor
     data_waits.wait_for(ledger, missing, not_before)
 
 
-def _keep_result(ledger: Ledger, attempt: LiveAttempt, result: Result) -> None:
-    ledger.write(Attempt.update(step=result.num_steps).where(Attempt.id == attempt.id))
-    ledger.write(
-        Run.update(
-            metrics=dict(result.metrics),
-            flags=list(result.flags),
-            state_sha256=result.state_sha256,
-            error=None,
-        ).where(Run.id == attempt.run_id)
-    )
+def _numbers(result: Result) -> dict[str, Any]:
+    """The columns of a run in which its result is kept."""
+    return {
+        "metrics": dict(result.metrics),
+        "flags": list(result.flags),
+        "state_sha256": result.state_sha256,
+        "error": None,
+    }
+
+
+def _keep_files(ledger: Ledger, attempt: LiveAttempt, result: Result) -> None:
     ledger.insert_all(
         Artifact,
         (

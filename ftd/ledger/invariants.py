@@ -143,9 +143,3 @@ def run_states(ledger: Ledger) -> dict[int, RunState]:
     """The state of every run."""
     query = Run.select(Run.id, Run.state).tuples()
     return {run_id: RunState(state) for run_id, state in query.execute(ledger.db)}
-
-
-def live_numbers(ledger: Ledger) -> set[tuple[int, int]]:
-    """(run, number) of every attempt that has not ended."""
-    query = Attempt.select(Attempt.run, Attempt.number).where(Attempt.outcome.is_null())
-    return set(query.tuples().execute(ledger.db))

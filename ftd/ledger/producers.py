@@ -1,55 +1,92 @@
-"""Runs that other runs read files of: which may be named, and what waits for them."""
+"""Runs that other runs read files of: which a name means, and what waits for them."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from ftd.errors import InputError, UnknownName
+from peewee import SQL
+
+from ftd.errors import UnknownName
 from ftd.ledger.db import Ledger, chunks
-from ftd.ledger.models import Dependency, Membership, Run
+from ftd.ledger.models import Artifact, Dependency, Membership, Run
 from ftd.ledger.names import experiment_id, is_run, run_id
-from ftd.plan import PlannedRun, no_runs
-from ftd.resolve import Producer
-from ftd.states import RunState
+from ftd.plan import PlannedRun
+from ftd.producers import Producer, no_runs
+from ftd.states import AT_CHANCE, RunState
 
 
 def producers(ledger: Ledger, text: str) -> tuple[Producer, ...]:
-    """The runs that a spec calls `text`: r12, or an experiment of one cell, by replicate.
+    """The runs that a spec calls `text`: r12, or all those of an experiment, by replicate.
 
-    They are done or still to be done.  Raises UnknownName, and InputError for runs that will not be
-    done or have diverged, and for an experiment with several cells.
+    Raises UnknownName.
     """
     if is_run(text):
         try:
-            return (_producer(ledger, run_id(ledger, text)),)
+            number = run_id(ledger, text)
         except UnknownName:
             return no_runs(text)
-    rows = ledger.rows(
-        Membership.select(Membership.run, Membership.cell, Membership.candidate)
+        return (_runs(ledger, [number])[number],)
+    query = (
+        Membership.select(
+            Membership.run,
+            Membership.cell,
+            Membership.candidate,
+            Membership.factors,
+            Membership.tuned,
+        )
         .where(Membership.experiment == experiment_id(ledger, text))
         .order_by(Membership.replicate)
     )
-    if len({(row["cell"], row["candidate"]) for row in rows}) != 1:
-        raise InputError(
-            f"experiment {text} has several cells or candidates, so its name means no one network",
-            fix="Name a run of it (r12): `ftd runs` lists them",
+    found = ledger.rows(query)
+    runs = _runs(ledger, [row["run"] for row in found])
+    return tuple(
+        replace(
+            runs[row["run"]],
+            factors={**row["factors"], **(row["tuned"] or {})},
+            place=(row["cell"], row["candidate"]),
         )
-    return tuple(_producer(ledger, row["run"]) for row in rows)
+        for row in found
+    )
 
 
-def _producer(ledger: Ledger, number: int) -> Producer:
-    row = ledger.row(Run.select(Run.key, Run.state, Run.flags).where(Run.id == number))
-    assert row is not None, "it was just found"
-    if row["state"] in (RunState.FAILED, RunState.CANCELLED):
-        raise InputError(
-            f"run 'r{number}' is {row['state']}, so there is nothing to read of it",
-            fix=f"First `ftd retry r{number}`, or name another run",
+def _runs(ledger: Ledger, numbers: Sequence[int]) -> dict[int, Producer]:
+    kept: dict[int, list[str]] = defaultdict(list)
+    found = {}
+    for some in chunks(sorted(set(numbers))):
+        names = Artifact.select(Artifact.run, Artifact.name).where(Artifact.run.in_(some))
+        for row in ledger.rows(names.order_by(Artifact.name)):
+            kept[row["run"]].append(row["name"])
+        query = Run.select(Run.id, Run.key, Run.state, Run.flags, Run.job, Run.params)
+        for row in ledger.rows(query.where(Run.id.in_(some))):
+            number, state = row["id"], RunState(row["state"])
+            found[number] = Producer(
+                run=f"r{number}",
+                key=row["key"],
+                state=state,
+                flags=tuple(row["flags"] or ()),
+                artifacts=tuple(kept[number]) if state == RunState.DONE else None,
+                job=row["job"],
+                params=row["params"],
+            )
+    return found
+
+
+def sources_at_chance(ledger: Ledger, ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
+    """Of some runs, those that read files of runs which learned nothing: the numbers of these."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for some in chunks(ids):
+        query = (
+            Dependency.select(Dependency.run, Dependency.needs_run, Run.flags)
+            .join(Run, on=Run.id == Dependency.needs_run)
+            .where(Dependency.run.in_(some), Run.flags != SQL("'[]'"))
+            .order_by(Dependency.needs_run)
         )
-    if "diverged" in (row["flags"] or ()):
-        raise InputError(
-            f"run 'r{number}' diverged, so what it kept means nothing", fix="Name another run"
-        )
-    return Producer(f"r{number}", str(row["key"]))
+        for row in ledger.rows(query):
+            if AT_CHANCE & set(row["flags"]):
+                found[row["run"]].append(row["needs_run"])
+    return {run: tuple(numbers) for run, numbers in found.items()}
 
 
 def write_dependencies(

@@ -9,6 +9,7 @@ from peewee import fn
 from ftd.ledger.costs import Cost, costs
 from ftd.ledger.db import Ledger
 from ftd.ledger.models import Experiment, Membership, Run
+from ftd.ledger.producers import sources_at_chance
 from ftd.ledger.rows import ExperimentRow, RunRow
 from ftd.ledger.standing import standings
 from ftd.states import RunState
@@ -98,6 +99,7 @@ def runs(
     ids = [row["id"] for row in found]
     places = standings(ledger, ids, experiment)
     cost_of = costs(ledger, ids)
+    at_chance = sources_at_chance(ledger, ids)
     rows = []
     for row in found:
         place = places[row["id"]]
@@ -122,6 +124,7 @@ def runs(
                 error=row["error"],
                 created_at=row["created_at"],
                 ended_at=row["ended_at"],
+                sources_at_chance=at_chance.get(row["id"], ()),
             )
         )
     return rows

@@ -18,7 +18,8 @@ class RunRow:
 
     `factors`, `replicate` and `primary_metric` are those of the experiment asked about (else of the
     first that has it); `metrics` are the final ones, empty before the run is done; `cost_actual_s`
-    and `cost_alone_s` are device seconds (see :class:`ftd.ledger.costs.Cost`).
+    and `cost_alone_s` are device seconds (see :class:`ftd.ledger.costs.Cost`); `sources_at_chance`
+    are runs it starts from that learned nothing.
     """
 
     id: int
@@ -39,6 +40,7 @@ class RunRow:
     error: str | None
     created_at: float
     ended_at: float | None
+    sources_at_chance: tuple[int, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """One entry of ``ftd runs --json``."""
@@ -55,6 +57,7 @@ class RunRow:
             "cost_actual_s": round(self.cost_actual_s, 3),
             "cost_alone_s": round(self.cost_alone_s, 3),
             "flags": list(self.flags),
+            "sources_at_chance": [f"r{run}" for run in self.sources_at_chance],
             "approximate": self.approximate,
             "error": self.error,
         }
@@ -93,6 +96,7 @@ class LiveRow:
     progress: Mapping[str, Any]
     stop_why: str | None
     trouble: str | None  # what keeps it from going on
+    sources_at_chance: tuple[int, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """One entry of ``running`` in ``ftd status --json``."""
@@ -127,10 +131,11 @@ class WaitingRow:
     device_kind: str
     admitted: bool
     not_before: float | None
-    needs: tuple[int, ...]  # runs that are not done yet
+    needs: Mapping[int, RunState]  # runs that are not done yet
     held_by: str | None
     held_why: str | None
     error: str | None  # what went wrong when it was last tried
+    sources_at_chance: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

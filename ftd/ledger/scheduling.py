@@ -12,11 +12,14 @@ from ftd.ledger.models import Dependency, Experiment, Membership, Run
 from ftd.states import RunState, Wish
 
 
-def eligible_runs(ledger: Ledger, device_kind: str, at: float, limit: int) -> list[int]:
+def eligible_runs(
+    ledger: Ledger, device_kind: str, at: float, limit: int, *, done: int = 0
+) -> list[int]:
     """Queued runs that could start at time `at`, by priority and age, at most `limit`.
 
-    Wanted by an admitted experiment, past their wait, and with all they need done.  Of those that
-    wait for the same data it is one at a time: it looks for the others too.
+    Wanted by an admitted experiment, past their wait, and with all they need done, as the run
+    `done` is about to be.  Of those that wait for the same data it is one at a time: it looks for
+    the others too.
     """
     wanting = (
         Membership.select(Membership.id)
@@ -31,7 +34,7 @@ def eligible_runs(ledger: Ledger, device_kind: str, at: float, limit: int) -> li
     unmet = (
         Dependency.select(Dependency.run)
         .join(needed, on=needed.id == Dependency.needs_run)
-        .where(Dependency.run == Run.id, needed.state != RunState.DONE)
+        .where(Dependency.run == Run.id, needed.state != RunState.DONE, needed.id != done)
     )
     query = (
         Run.select(Run.id, Run.error)

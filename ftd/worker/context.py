@@ -6,17 +6,19 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ftd import faults
 from ftd.clock import monotonic, now
-from ftd.files import Stream, fsync_file, fsync_folder, make_folder, read_json, sha256_of
+from ftd.files import Stream, all_at_once, fsync_file, read_json, sha256_of
 from ftd.job import Stopped, Writer
 from ftd.protocol import (
     ARTIFACTS,
     EVENTS,
     HEARTBEAT,
+    ORDER,
     SHARED_ACTUAL,
     SHARED_ALONE,
     STOP,
@@ -39,7 +41,8 @@ class AttemptContext:
     def __init__(self, directory: Path, order: Order) -> None:
         self._directory = directory
         self._order = order
-        self._events = Stream(directory / EVENTS)
+        # The daemon made folders and order without waiting for the disk.
+        self._events = Stream(directory / EVENTS, [directory / ORDER, *_folders(directory)])
         self._numerics: Mapping[str, Any] = {}
         self._artifacts: dict[str, dict[str, Any]] = {}
         self._signalled = False
@@ -118,6 +121,7 @@ class AttemptContext:
         return kept_file(self._directory.parents[2], source["run"], source["fingerprint"], name)
 
     def workspace(self) -> Path:
+        self._events.sync()  # and all that leads to the folder
         return workspace(self._directory.parent, self._order.number)
 
     def metric(self, name: str, value: float, step: int) -> None:
@@ -145,12 +149,10 @@ class AttemptContext:
         if name != Path(name).name:
             raise ValueError(f"artifact {name!r} is no plain file name")
         folder = self._directory / ARTIFACTS
-        make_folder(folder)
+        folder.mkdir(exist_ok=True)
         path, aside = folder / name, folder / f".{name}"
         write(aside)
-        fsync_file(aside)
         os.replace(aside, path)
-        fsync_folder(folder)
         self._artifacts[name] = {
             "name": name,
             "bytes": path.stat().st_size,
@@ -174,12 +176,22 @@ class AttemptContext:
                 self._asked = "signal"
         return self._asked
 
-    def close(self) -> int:
-        """Make the event stream durable; its final offset."""
+    def end(self) -> int:
+        """Nothing is told any more; the final offset of the events."""
         self._tell_shared()
-        offset = self._events.sync()
+        return self._events.offset
+
+    def sync(self) -> None:
+        """Make everything that was told and kept durable."""
+        kept: list[Path] = []
+        if self._artifacts:
+            folder = self._directory / ARTIFACTS
+            kept = [self._directory, folder, *(folder / name for name in self._artifacts)]
+        all_at_once([self._events.sync, *(partial(fsync_file, path) for path in kept)])
+
+    def close(self) -> None:
+        """Close the event stream."""
         self._events.close()
-        return offset
 
     def _used(self, actual_s: float, alone_s: float) -> None:
         self._shared[SHARED_ACTUAL] += actual_s
@@ -222,3 +234,8 @@ class AttemptContext:
 
     def _emit(self, kind: str, **fields: Any) -> None:
         self._events.append({"t": now(), "kind": kind, **fields})
+
+
+def _folders(directory: Path) -> list[Path]:
+    """The folders that the names on the way to an attempt's directory are in, up to the home."""
+    return [folder for folder in list(directory.parents)[:4] if os.access(folder, os.R_OK)]

@@ -134,7 +134,10 @@ def answer(job: Job[Any], params: Params, base: Path) -> dict[str, Any]:
             "the parameters are not the same once they were written as JSON and read again",
             fix="Use types that pydantic reads back as they were",
         )
-    inputs = {name: [item.kind, item.where] for name, item in job.inputs(resolved).items()}
+    inputs = {
+        name: [item.kind, item.where, item.cell, item.file]
+        for name, item in job.inputs(resolved).items()
+    }
     for name in source.CODE:
         if name in inputs:
             raise InputError(f"an input cannot be called '{name}'", fix="Give it another name")

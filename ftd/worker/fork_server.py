@@ -5,7 +5,8 @@ in a forked process), so that a forked worker is like one that loaded the librar
 speaks with the daemon in JSON, a message each, over its standard input (a socket):
 
     <- {"ready": true}                              once, when all is loaded
-    -> {"directory": ..., "environment": {...}}     with two descriptors: log, device lock
+    -> {"directory": ..., "environment": {...}}     with three descriptors: log, device lock, and
+                                                    the worker's own channel to the daemon
     <- {"forked": identity}                         null: it ended at once
     <- {"outdated": true}                           instead: a file that is loaded has changed
     <- {"ended": pid, "status": n}                  negative: a signal
@@ -22,23 +23,32 @@ import os
 import select
 import signal
 import socket
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ftd import catalog, faults
 from ftd.process import identity_of
+from ftd.worker.loaded import Loaded
 
 IDLE_S = 300.0
 MAX_MESSAGE_BYTES = 1 << 20
 
 
-def serve(channel: socket.socket, job: str) -> Path | None:
+@dataclass(frozen=True)
+class Forked:
+    """What a forked worker begins with: its attempt's directory, its channel to the daemon."""
+
+    directory: Path
+    channel: socket.socket
+
+
+def serve(channel: socket.socket, job: str) -> Forked | None:
     """Fork workers of `job` as `channel` asks for.
 
-    None when nobody asks any more; in a forked worker: the directory of its attempt.
+    None when nobody asks any more; in a forked worker: what it begins with.
     """
     for module in catalog.job(job).preload:
         importlib.import_module(module)
@@ -58,11 +68,11 @@ class _ForkServer:
     def __init__(self, channel: socket.socket, bell: socket.socket) -> None:
         self._channel = channel
         self._bell = bell
-        self._loaded = _states(_loaded_files())
+        self._loaded = Loaded()
         self._outdated = False
         self._children: set[int] = set()
 
-    def run(self) -> Path | None:
+    def run(self) -> Forked | None:
         self._say(ready=True)
         poll = select.poll()
         for end in (self._channel, self._bell):
@@ -73,19 +83,19 @@ class _ForkServer:
                 self._bell.recv(4096)
                 self._reap()
             if self._channel.fileno() in events:
-                asked, descriptors, *_ = socket.recv_fds(self._channel, MAX_MESSAGE_BYTES, 2)
+                asked, descriptors, *_ = socket.recv_fds(self._channel, MAX_MESSAGE_BYTES, 3)
                 if not asked:
                     return None
-                directory = self._answer(json.loads(asked), descriptors)
-                if directory is not None:
-                    return directory
+                forked = self._answer(json.loads(asked), descriptors)
+                if forked is not None:
+                    return forked
             if not self._children and (self._outdated or not events):
                 return None
 
-    def _answer(self, asked: Mapping[str, Any], descriptors: list[int]) -> Path | None:
-        """Fork the worker that is asked for; in it, the directory of its attempt."""
+    def _answer(self, asked: Mapping[str, Any], descriptors: list[int]) -> Forked | None:
+        """Fork the worker that is asked for; in it, what it begins with."""
         faults.point("fork.asked")
-        self._outdated = self._outdated or _states(self._loaded) != self._loaded
+        self._outdated = self._outdated or self._loaded.changed()
         pid = None
         if not self._outdated:
             told, tell = os.pipe()
@@ -95,7 +105,7 @@ class _ForkServer:
                 os.close(told)
                 directory = _become_worker(asked, log=descriptors[0])
                 os.close(tell)
-                return directory
+                return Forked(directory, socket.socket(fileno=descriptors[2]))
             os.close(tell)
             os.read(told, 1)  # until it stands on its own, or is gone
             os.close(told)
@@ -138,19 +148,3 @@ def _become_worker(asked: Mapping[str, Any], log: int) -> Path:
     with suppress(OSError):
         Path("/proc/self/comm").write_text("ftd-worker")
     return directory
-
-
-def _loaded_files() -> list[str]:
-    """The files of all modules that are loaded."""
-    spaces = [getattr(module, "__dict__", {}) for module in list(sys.modules.values())]
-    return sorted({file for space in spaces if isinstance(file := space.get("__file__"), str)})
-
-
-def _states(files: Iterable[str]) -> dict[str, tuple[int, int] | None]:
-    """What tells another version of each file; None where there is none."""
-    found: dict[str, tuple[int, int] | None] = dict.fromkeys(files)
-    for file in found:
-        with suppress(OSError):
-            state = os.stat(file)
-            found[file] = state.st_mtime_ns, state.st_size
-    return found

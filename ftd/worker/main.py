@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
+import socket
 import traceback
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from ftd import catalog, faults
 from ftd.diskspace import is_storage_trouble, shortage
 from ftd.environment import environment
 from ftd.errors import DataNotThere, InputError, StorageError
-from ftd.files import read_json, seal_json, try_lock
+from ftd.files import read_json, seal_json
 from ftd.gpus import NvmlUnavailable, read_gpus, strangers
 from ftd.inputs import require_there, verify
 from ftd.job import Completed, Input, Job, Stopped
@@ -38,68 +37,82 @@ from ftd.source import CODE, SOURCE, planned_job, verify_interpreter
 from ftd.states import Outcome
 from ftd.worker.context import AttemptContext
 from ftd.worker.log import say
+from ftd.worker.turns import Process, Turns
 
 
 def main(
-    directory: Path, make_context: Callable[[Path, Order], AttemptContext] = AttemptContext
+    directory: Path,
+    make_context: Callable[[Path, Order], AttemptContext] = AttemptContext,
+    channel: socket.socket | None = None,
 ) -> int:
-    """Execute the attempt ordered in `directory`; the process's exit status.
+    """Execute the attempt ordered in `directory`, then those that `channel` brings.
 
-    That of :func:`attempt`, 3 when fenced off before the first write, 2 when the order is damaged,
-    74 when the disk would not take what had to be written (the last checkpoint counts).
+    The process's exit status, that of the last one: as :func:`attempt` says, 3 when fenced off
+    before the first write, 2 when the order is damaged, 74 when the disk would not take what had
+    to be written (the last checkpoint counts).
     """
+    process = Process()
+    turns = Turns(channel) if channel is not None else None
+    following: Path | None = directory
     try:
-        return _begin(directory, make_context)
+        while following is not None:
+            directory = following
+            status = _begin(directory, make_context, process)
+            following = turns.next(directory, process) if turns is not None else None
     except (StorageError, OSError) as error:
         if not is_storage_trouble(error) and not isinstance(error, StorageError):
             raise
         say(f"{CANNOT_WRITE}{_about_the_disk(error)}")
         return EXIT_STORAGE
+    return status
 
 
-def _begin(directory: Path, make_context: Callable[[Path, Order], AttemptContext]) -> int:
+def _begin(
+    directory: Path, make_context: Callable[[Path, Order], AttemptContext], process: Process
+) -> int:
     try:
         order = Order.from_json(read_json(directory / ORDER) or {})
     except ValueError as error:
         say(f"{directory / ORDER}: {error}")
         return InputError.exit_code
     faults.point("worker.started")
-    lock = try_lock(directory.parent.parent / "lock")  # held until this process dies
+    lock = process.take(directory.parent.parent / "lock")
     if lock is None or (directory / REVOKED).exists() or (directory / RESULT).exists():
         return EXIT_FENCED
-    os.register_at_fork(after_in_child=partial(_become_helper, lock))
     faults.point("worker.locked")
-    return attempt(directory, order, make_context)
-
-
-def _become_helper(lock: int) -> None:
-    """In a process that a job forked: it is no worker.
-
-    It must not hold the run's lock when it outlives us, and a SIGTERM ends it: libraries end their
-    helpers so, and wait for it.
-    """
-    os.close(lock)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return attempt(directory, order, make_context, process)
 
 
 def attempt(
     directory: Path,
     order: Order,
     make_context: Callable[[Path, Order], AttemptContext] = AttemptContext,
+    process: Process | None = None,
 ) -> int:
     """Execute `order`, the run's lock being held; the process's exit status.
 
     0 when a result was sealed, 75 when asked to leave.  Raises StorageError or OSError when the
     disk would not take what had to be written.
     """
-    seal_json(directory / WORKER, own_identity().as_json())
+    # A power cut ends the worker too: nobody asks then who it was.
+    seal_json(directory / WORKER, own_identity().as_json(), lasting=False)
     (directory / HEARTBEAT).touch()
 
     context = make_context(directory, order)
-    signal.signal(signal.SIGTERM, lambda *_: context.signalled())
+    (process or Process()).listen(context.signalled)
     threads = f"{order.threads} thread{'s' if order.threads > 1 else ''}"
     say(f"r{order.run_id}, attempt {order.number}: {order.job} on {order.device_id}, {threads}")
-    return _conclude(directory, _execute(directory, order, context), context)
+    result = _execute(directory, order, context)
+    status = _conclude(directory, result, context)
+    if process is not None and result.outcome == Outcome.COMPLETED and _shares_worker(order):
+        process.release()
+    return status
+
+
+def _shares_worker(order: Order) -> bool:
+    """Whether a process that executed `order` may execute others: never with code not ours."""
+    own = any(name in order.inputs for name in CODE)
+    return not own and catalog.job(order.job).shares_worker
 
 
 def _conclude(directory: Path, result: Result, context: AttemptContext) -> int:
@@ -109,10 +122,11 @@ def _conclude(directory: Path, result: Result, context: AttemptContext) -> int:
             **result.as_json(),
             "outcome": result.outcome,
             "artifacts": context.artifacts,
-            "events_offset": context.close(),
+            "events_offset": context.end(),
         }
     )
-    seal_json(directory / RESULT, final.as_json())
+    seal_json(directory / RESULT, final.as_json(), along=[context.sync])
+    context.close()
     say(f"{final.outcome}: {final.error or final.why or f'{final.num_steps} steps'}")
     return EXIT_STOPPED if result.outcome == Outcome.STOPPED else 0
 
