@@ -96,6 +96,8 @@ def test_a_death_while_forking(
 ) -> None:
     """The parent of workers dies before or after it forked one: one worker begins, and only one."""
     home = LiveHome(tmp_path / "home", every_steps=3, slots=1)
+    with (home.root / "ftd.toml").open("a") as config:
+        config.write("[jobs]\nshare_workers = false\n")
     home.enqueue(SPEC.replace("points", "before").replace("seed: 2", "seed: 3"))
     home.enqueue(SPEC)
     _armed(monkeypatch, tmp_path / "mark", point)
