@@ -12,9 +12,12 @@ from scipy import stats
 
 from ftd.cli.main import main
 from ftd.ledger.db import Ledger
+from ftd.ledger.names import experiment_id
+from ftd.ledger.places import outline, places
 from ftd.ledger.producers import producers
 from ftd.plan import make_plan
 from ftd.spec import parse
+from ftd.stats.layers import profiles
 from tests.finished import complete
 from tests.ledgers import enqueue, new_ledger, plan
 
@@ -74,6 +77,15 @@ def test_means_and_intervals(ledger: Ledger, capsys: pytest.CaptureFixture[str])
     assert {"r4", "r5", "r6"} == {
         run for one in found["measures"] if one["factors"] == {"level": 2} for run in one["runs"]
     }
+
+
+@pytest.mark.parametrize("order", [("stem", "conv_head"), ("conv_head", "stem")])
+def test_layers_stand_in_the_networks_order(ledger: Ledger, order: tuple[str, ...]) -> None:
+    """From first to last, however their names sort."""
+    number = experiment_id(ledger, "study")
+    rows, about = places(ledger, number), outline(ledger, number)
+    for found in profiles(rows, about, ("relative",), order):
+        assert tuple(value.layer for value in found.layers) == order
 
 
 def test_before_and_after_are_paired(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from ftd.ledger.activity import running
 from ftd.ledger.db import opened
 from ftd.ledger.rows import LiveRow
 from ftd.process import Identity, alive, send_signal
-from ftd.protocol import EXIT_STOPPED
+from ftd.protocol import EXIT_STOPPED, RESULT
 from ftd.views.progress import remaining_s
 from tests.homes import LiveHome, outcome_of, serving
 from tests.wrongclock import WrongClock
@@ -209,7 +209,8 @@ def test_a_daemon_that_was_stopped_catches_up(home: LiveHome) -> None:
         home.enqueue(SPEC.replace("clock", "later").replace("seed: 6", "seed: 7"))
         home.enqueue(SPEC.replace("clock", "unwanted").replace("seed: 6", "seed: 8"))
         assert home.ftd("cancel", "unwanted").returncode == 0
-        home.until(lambda: not home.workers(), "the worker has ended")
+        result = home.home.attempt(1, 1) / RESULT
+        home.until(result.exists, "the run has ended")
         assert home.states() == ["running", "queued", "cancelled"]
         daemon.send_signal(signal.SIGCONT)
         home.until_states("done", "done", "cancelled")

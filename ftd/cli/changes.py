@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ftd.cli.home import home_of, opened
 from ftd.cli.output import add_json, print_json
 from ftd.errors import UnknownName, closest
-from ftd.ledger.evidence import facts
+from ftd.ledger.evidence import RunFacts, facts
 from ftd.ledger.names import experiment_id
-from ftd.ledger.places import PlaceRow, outline, places
+from ftd.ledger.places import outline, places
 from ftd.ledger.reads import experiments
 from ftd.stats.layers import MEASURES, profiles
 from ftd.stats.subjects import Network
@@ -55,8 +55,9 @@ def run(args: argparse.Namespace) -> int:
         number = experiment_id(ledger, args.experiment)
         (about,) = experiments(ledger, only=number)
         rows = places(ledger, number)
-        found = profiles(rows, outline(ledger, number), measures)
-        doubts = _doubts(ledger, rows)
+        ours = facts(ledger, [row.run.id for row in rows if row.run.metrics])
+        found = profiles(rows, outline(ledger, number), measures, _order(ours.values()))
+        doubts = _doubts(ledger, ours)
     if args.json:
         told = {"experiment": about.name, "id": f"e{about.id}", "measures": view.as_json(found)}
         print_json(told | {"doubts": doubts})
@@ -65,9 +66,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _doubts(ledger: Ledger, rows: Sequence[PlaceRow]) -> list[str]:
+def _order(ours: Iterable[RunFacts]) -> list[str]:
+    """The layers of the networks that were compared, from first to last."""
+    from jobs.layers import numbered
+
+    models = dict.fromkeys(Network.of(one).model for one in ours if "after" in one.inputs)
+    return list(dict.fromkeys(layer for model in models for layer in numbered(model)))
+
+
+def _doubts(ledger: Ledger, ours: Mapping[int, RunFacts]) -> list[str]:
     """Runs that compare with other weights than those that were fine-tuned, a line each."""
-    ours = facts(ledger, [row.run.id for row in rows if row.run.metrics])
     ended = {
         one.run_id: int(one.inputs["after"]["run"].removeprefix("r"))
         for one in ours.values()

@@ -53,14 +53,20 @@ class Profile:
 
 
 def profiles(
-    places: Sequence[PlaceRow], outline: Outline, measures: Sequence[str] = MEASURES
+    places: Sequence[PlaceRow],
+    outline: Outline,
+    measures: Sequence[str] = MEASURES,
+    order: Sequence[str] = (),
 ) -> list[Profile]:
-    """The profile of each of `measures` in every cell, as far as runs have measured it."""
+    """The profile of each of `measures` in every cell, as far as runs have measured it.
+
+    `order` are the network's layers from first to last; others come after them.
+    """
     choices = chosen(places, outline)
     names = list(dict.fromkeys(name for place in places for name in place.run.metrics))
     found = []
     for measure in measures:
-        for split, layers in _layers(measure, names).items():
+        for split, layers in _layers(measure, names, order).items():
             seen = {
                 name: observed(places, choices, name, outline)
                 for layer in layers
@@ -79,14 +85,17 @@ def _names(split: str, measure: str, layer: str) -> tuple[str, ...]:
     return tuple(f"{split}/{part}_{layer}" for part in parts)
 
 
-def _layers(measure: str, names: Sequence[str]) -> dict[str, list[str]]:
-    """The layers that have the measure, by split, in the order of the metrics."""
+def _layers(measure: str, names: Sequence[str], order: Sequence[str]) -> dict[str, list[str]]:
+    """The layers that have the measure, by split, in their `order`."""
     found: dict[str, list[str]] = defaultdict(list)
     prefix = f"{measure}_after_" if measure in TWICE else f"{measure}_"
     for name in names:
         split, _, rest = name.partition("/")
         if rest.startswith(prefix):
             found[split].append(rest.removeprefix(prefix))
+    place = {layer: index for index, layer in enumerate(order)}
+    for layers in found.values():
+        layers.sort(key=lambda layer: place.get(layer, len(place)))
     return dict(found)
 
 

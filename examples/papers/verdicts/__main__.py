@@ -5,15 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
-from chu2016 import freeze_or_tune, real_images
+from azizpour2016 import classes, layers, retrieval
+from chu2016 import distances, freeze_or_tune, real_images
 from evidence import Row, rows_of
-from li2019 import imbalance, learning_rate
+from li2019 import changes, imbalance, learning_rate
 
 TWINS: Mapping[str, Callable[[list[Row]], None]] = {
     "twin-1-learning-rate": learning_rate,
+    "twin-2-classes": classes,
     "twin-3-imbalance": imbalance,
+    "twin-4-changes": changes,
     "twin-5-freeze-or-tune": freeze_or_tune,
     "twin-6-real-images": real_images,
+    "twin-7-distances": distances,
+    "twin-8-layers": layers,
+    "twin-8-retrieval": retrieval,
 }
 
 

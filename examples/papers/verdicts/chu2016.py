@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from evidence import PerUnit, Row, by_replicate, claim, levels, minus
+from itertools import combinations
+from statistics import mean
+
+from evidence import PerUnit, Row, at, by_replicate, claim, levels, minus
+from scipy.stats import kendalltau
 
 METRIC = "test/balanced_accuracy"
+MEASURES = ("cosine", "mmd", "svm_accuracy", "cnn_accuracy")
 
 
 def freeze_or_tune(rows: list[Row]) -> None:
@@ -53,3 +58,34 @@ def real_images(rows: list[Row]) -> None:
             for how in ("FT(", "F(")
         )
         claim(f"{images} per class: tuned over frozen (AUROC)", minus(tuned, frozen))
+
+
+def distances(rows: list[Row]) -> None:
+    """Two measures order the targets of a source alike: Kendall's tau, mean over sources."""
+    sources = levels(rows, "source")
+    for source in sources:
+        for measure in MEASURES:
+            told = ", ".join(
+                f"{target}: {mean(values.values()):.3f}"
+                for target in levels(rows, "target")
+                if (values := by_replicate(rows, f"distance/{measure}",
+                                           at(source=source, target=target)))
+            )  # fmt: skip
+            print(f"<!-- {source}, {measure}: {told} -->")
+    for one, other in combinations(MEASURES, 2):
+        claim(f"{one} and {other} agree (tau)", _agreement(rows, sources, one, other))
+
+
+def _agreement(rows: list[Row], sources: list[str], one: str, other: str) -> dict[str, float]:
+    """Replicate -> mean over sources of tau over its other targets."""
+    found: dict[str, list[float]] = {}
+    for replicate in levels(rows, "replicate"):
+        for source in sources:
+            here = [
+                row for row in rows
+                if (row["replicate"], row["source"]) == (replicate, source)
+                and row["target"] != source
+            ]  # fmt: skip
+            values = ([float(row[f"distance/{name}"]) for row in here] for name in (one, other))
+            found.setdefault(replicate, []).append(float(kendalltau(*values).statistic))
+    return {replicate: mean(taus) for replicate, taus in found.items()}

@@ -6,9 +6,12 @@ The paper names the factors; what should be seen of each are hypotheses.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import mean
 
 from evidence import Row, at, by_replicate, claim, levels, minus
+
+from jobs.layers import numbered
 
 
 def learning_rate(rows: list[Row]) -> None:
@@ -56,3 +59,31 @@ def imbalance(rows: list[Row]) -> None:
             claim(f"drop from ratio 1 to {ratio}, {start}", drop)
         claim(f"ratio {ratio}: drop from scratch over that of the source",
               minus(drops["scratch"], drops["source"]))  # fmt: skip
+
+
+def changes(rows: list[Row]) -> None:
+    """Which layers move: relative change of weights, and likeness of features (CKA), by thirds."""
+    *names, _ = numbered("efficientnet_lite0")  # the classifier is new, so it has not moved
+    third = len(names) // 3
+    low, top = names[:third], names[-third:]
+    factor = "after.cell.train.lr"
+    rates = levels(rows, factor)
+
+    def of(metric: str, layers: Sequence[str], rate: str) -> dict[str, float]:
+        """Replicate -> mean over layers."""
+        here = [row for row in rows if row[factor] == rate]
+        found = [by_replicate(here, f"{metric}_{layer}") for layer in layers]
+        return {key: mean(one[key] for one in found) for key in found[0]}
+
+    for rate in rates:
+        for metric in ("change/relative", "val/cka"):
+            told = ", ".join(f"{n}: {mean(of(metric, [n], rate).values()):.3f}" for n in names)
+            print(f"<!-- {rate} {metric}: {told} -->")
+        moved, alike = "change/relative", "val/cka"
+        claim(f"lr {rate}: weights of the top third move more than those of the lowest",
+              minus(of(moved, top, rate), of(moved, low, rate)))  # fmt: skip
+        claim(f"lr {rate}: features of the lowest third stay more alike (CKA) than the top ones",
+              minus(of(alike, low, rate), of(alike, top, rate)))  # fmt: skip
+    slow, *_, fast = rates
+    claim(f"weights of the lowest third move more at lr {fast} than at {slow}",
+          minus(of("change/relative", low, fast), of("change/relative", low, slow)))  # fmt: skip
