@@ -190,7 +190,7 @@ def test_other_poolings_cost_a_pass_of_their_own(tmp_path: Path, images: Images)
         {"crop_size": 30}, {"views": SIXTEEN[1:2]}, {"threads": 2}, {"numerics": "fast"},
         {"seeds": {"init": 5}}, {"model": "mini8"},
     ],
-    ids=str,
+    ids=lambda change: next(iter(change)),
 )  # fmt: skip
 def test_what_could_change_the_numbers_is_in_the_key(
     tmp_path: Path, images: Images, change: dict[str, Any]
