@@ -24,7 +24,7 @@ class Probe(Job[ProbeParams]):
     Params = ProbeParams
     version = 1
     shares_worker = True
-    preload = ("jobs.solvers.run", "sklearn.svm", "sklearn.linear_model")
+    preload = ("jobs.solvers.run",)  # not scikit-learn, which starts threads
 
     def resolve(self, params: ProbeParams, base: Path) -> ProbeParams:
         """Number the layers, make paths absolute and defaults explicit; refuse what cannot work."""
