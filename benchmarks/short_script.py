@@ -14,7 +14,8 @@ from PIL import Image
 from torch.nn import functional
 
 from jobs.data.digits import digits_listing
-from jobs.models.mini8 import Mini8
+from jobs.models.mini8 import SHAPES
+from jobs.models.plain import Plain
 
 SIZE, BATCH, LR = 28, 32, 0.01
 
@@ -33,7 +34,7 @@ def main(steps: int) -> None:
     labels = torch.from_numpy(listing.labels)
     order = torch.randperm(len(labels))
     test, val, train = order[:450], order[450:500], order[500:600]
-    network = Mini8(10)
+    network = Plain(SHAPES["mini8"], 10)
     optimizer = torch.optim.SGD(network.parameters(), LR, momentum=0.9, weight_decay=5e-4)
     for _ in range(steps):
         network.train()

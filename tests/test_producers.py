@@ -18,8 +18,9 @@ from ftd.ledger import activity
 from ftd.ledger.db import Ledger
 from ftd.ledger.models import Artifact, Run
 from ftd.ledger.places import outline, places
-from ftd.ledger.producers import producers, sources_at_chance
+from ftd.ledger.producers import producers
 from ftd.ledger.reads import runs
+from ftd.ledger.sources import sources_at_chance
 from ftd.outline import Outline
 from ftd.plan import Plan, make_plan
 from ftd.producers import Producer, picked

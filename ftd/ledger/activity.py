@@ -9,8 +9,8 @@ from typing import Any
 
 from ftd.ledger.db import Ledger
 from ftd.ledger.models import Attempt, Dependency, Event, Lease, Run
-from ftd.ledger.producers import sources_at_chance
 from ftd.ledger.rows import LiveRow, WaitingRow
+from ftd.ledger.sources import sources_at_chance
 from ftd.ledger.standing import standings
 from ftd.states import RunState
 

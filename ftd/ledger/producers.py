@@ -6,15 +6,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from peewee import SQL
-
 from ftd.errors import UnknownName
 from ftd.ledger.db import Ledger, chunks
 from ftd.ledger.models import Artifact, Dependency, Membership, Run
 from ftd.ledger.names import experiment_id, is_run, run_id
 from ftd.plan import PlannedRun
 from ftd.producers import Producer, no_runs
-from ftd.states import AT_CHANCE, RunState
+from ftd.states import RunState
 
 
 def producers(ledger: Ledger, text: str) -> tuple[Producer, ...]:
@@ -71,22 +69,6 @@ def _runs(ledger: Ledger, numbers: Sequence[int]) -> dict[int, Producer]:
                 params=row["params"],
             )
     return found
-
-
-def sources_at_chance(ledger: Ledger, ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
-    """Of some runs, those that read files of runs which learned nothing: the numbers of these."""
-    found: dict[int, list[int]] = defaultdict(list)
-    for some in chunks(ids):
-        query = (
-            Dependency.select(Dependency.run, Dependency.needs_run, Run.flags)
-            .join(Run, on=Run.id == Dependency.needs_run)
-            .where(Dependency.run.in_(some), Run.flags != SQL("'[]'"))
-            .order_by(Dependency.needs_run)
-        )
-        for row in ledger.rows(query):
-            if AT_CHANCE & set(row["flags"]):
-                found[row["run"]].append(row["needs_run"])
-    return {run: tuple(numbers) for run, numbers in found.items()}
 
 
 def write_dependencies(

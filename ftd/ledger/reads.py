@@ -9,8 +9,8 @@ from peewee import fn
 from ftd.ledger.costs import Cost, costs
 from ftd.ledger.db import Ledger
 from ftd.ledger.models import Experiment, Membership, Run
-from ftd.ledger.producers import sources_at_chance
 from ftd.ledger.rows import ExperimentRow, RunRow
+from ftd.ledger.sources import sources_at_chance
 from ftd.ledger.standing import standings
 from ftd.states import RunState
 
