@@ -9,6 +9,7 @@ mode="${1:-all}"
 FTD_HOME="${FTD_TWINS_HOME:-$PWD/.twins/$mode}"
 export FTD_HOME
 specs=examples/papers/twins
+more=''  # what has no small form
 fashion=.twins/data/FashionMNIST/raw
 debian=/usr/share/datasets/fashion-mnist
 mkdir -p "$FTD_HOME"
@@ -66,9 +67,10 @@ else
     mv "$fashion.part" "$fashion"
   fi
   for spec in source 1-learning-rate 2-classes-sources 2-classes 3-imbalance 4-top-layers 4-changes \
-    5-freeze-or-tune 6-real-images 7-distances 8-layers; do
+    5-freeze-or-tune 6-real-images 7-distances 8-distances 8-layers 8-retrieval; do
     enqueue "$spec"
   done
+  more='twin-8-distances twin-8-retrieval'
 fi
 
 printf '\nA daemon works on them (log: %s/daemon.out). Ctrl-C is safe: a later call goes on.\n' \
@@ -79,7 +81,7 @@ trap 'kill "$daemon" 2>/dev/null || true' INT TERM
 names='twin-1-learning-rate twin-2-classes twin-3-imbalance twin-5-freeze-or-tune twin-6-real-images'
 others='twin-source twin-2-sources twin-4-top-layers twin-4-changes twin-7-distances twin-8-layers'
 # shellcheck disable=SC2086
-ftd wait $names $others
+ftd wait $names $others $more
 wait "$daemon"
 for name in $names twin-8-layers; do
   ftd summary "$name"  # with --metric test/balanced_accuracy and others: what else was measured
