@@ -13,9 +13,9 @@ from ftd.errors import DataError, InputError
 from jobs import targets
 from jobs.data import glyphs
 from jobs.data.datasets import listing_of
+from jobs.data.digits import mnist5k_listing
 from jobs.data.glyphs import CHARACTERS, FONTS, glyphs_listing
 from jobs.data.listing import Listing
-from jobs.data.mnist5k import mnist5k_listing
 from jobs.params.target import TargetParams
 
 

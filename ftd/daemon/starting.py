@@ -151,12 +151,21 @@ class Starting:
         seal_json(directory / ORDER, order.as_json(), lasting=False)
         return order
 
-    def _call_off(self, attempt: LiveAttempt, why: str, wait_s: float = CALLED_OFF_S) -> None:
+    def _call_off(
+        self,
+        attempt: LiveAttempt,
+        why: str,
+        wait_s: float = CALLED_OFF_S,
+        *,
+        outcome: Outcome = Outcome.LOST,
+        exit_status: int | None = None,
+    ) -> None:
         ending = Ending(
-            Outcome.LOST,
+            outcome,
             RunState.QUEUED,
             None,
             error=why,
+            exit_status=exit_status,
             not_before=now() + wait_s,
             num_failures=attempt.num_failures,
         )
@@ -166,17 +175,7 @@ class Starting:
     def _call_off_for_storage(self, attempt: LiveAttempt, why: str) -> None:
         """As if the worker had found that the disk takes nothing."""
         wait_s = storage_waits.run_wait_s(self._ledger, attempt.run_id, progressed=False)
-        ending = Ending(
-            Outcome.STOPPED,
-            RunState.QUEUED,
-            None,
-            error=why,
-            exit_status=EXIT_STORAGE,
-            not_before=now() + wait_s,
-            num_failures=attempt.num_failures,
-        )
-        execution.end_attempt(self._ledger, attempt, ending)
-        self._log.warning("called off", run=f"r{attempt.run_id}", why=why)
+        self._call_off(attempt, why, wait_s, outcome=Outcome.STOPPED, exit_status=EXIT_STORAGE)
 
     def _may_execute(self, attempt: LiveAttempt, order: Order) -> bool:
         """Whether the order's interpreter is allowed and there; ends the attempt if not."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ftd.outline import Outline
 from ftd.stats.observations import Observation, unit
 from ftd.stats.reading import chosen, observed
-from ftd.stats.spread import Interval, Spread, interval, spread
+from ftd.stats.spread import Interval, Spread, interval, spread, unit_means
 from ftd.stats.subjects import Network, Target
 
 if TYPE_CHECKING:
@@ -94,11 +93,11 @@ def _comparison(
     *,
     chosen: bool,
 ) -> Comparison:
-    by_unit: dict[int, list[float]] = defaultdict(list)
+    differences = []
     for one, other in pairs:
         assert one.value is not None and other.value is not None, "left out otherwise"
-        by_unit[unit(one)].append(one.value - other.value)
-    difference = spread([statistics.fmean(values) for values in by_unit.values()])
+        differences.append((unit(one), one.value - other.value))
+    difference = spread(unit_means(differences))
     about = facts[pairs[0][0].run_id]
     layers = about.params["layers"]
     return Comparison(

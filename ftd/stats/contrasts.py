@@ -8,15 +8,14 @@ stream's repetition, where streams are counted on their own, or the level of a r
 
 from __future__ import annotations
 
-import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 from ftd.outline import PLAIN, Outline
 from ftd.stats.observations import Label, Observation, by_level, same, unit
-from ftd.stats.spread import Interval, Spread, interval, spread
+from ftd.stats.spread import Interval, Spread, interval, spread, unit_means
 
 MAX_LEVELS_ALL_PAIRS = 6  # 15 contrasts; above, every level against the first
 _ROUNDING = 2.0**-50  # of two values: what is less in their difference is left by arithmetic
@@ -67,7 +66,7 @@ _Level = tuple[Label, Sequence[Observation]]
 
 
 def _contrast(factor: str, one: _Level, baseline: _Level, random: str | None) -> Contrast:
-    by_unit: dict[object, list[float]] = defaultdict(list)
+    differences: list[tuple[Hashable, float]] = []
     pairs = []
     num_possible = num_identical = 0
     scale = 0.0
@@ -77,12 +76,11 @@ def _contrast(factor: str, one: _Level, baseline: _Level, random: str | None) ->
             continue
         drawn = random is not None and random in this.factors
         independent = same(this.factors[random or ""]) if drawn else unit(this)
-        by_unit[independent].append(this.value - other.value)
+        differences.append((independent, this.value - other.value))
         scale = max(scale, abs(this.value), abs(other.value))
         pairs.append((this.run_id, other.run_id))
         num_identical += this.run_id == other.run_id
-    means = [statistics.fmean(values) for values in by_unit.values()]
-    found = _unrounded(spread(means), scale)
+    found = _unrounded(spread(unit_means(differences)), scale)
     return Contrast(
         level=one[0],
         baseline=baseline[0],

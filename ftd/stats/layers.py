@@ -6,7 +6,6 @@ within each run.
 
 from __future__ import annotations
 
-import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 from ftd.outline import Label, Outline
 from ftd.stats.observations import Observation, unit
 from ftd.stats.reading import chosen, observed
-from ftd.stats.spread import Interval, Spread, interval, spread
+from ftd.stats.spread import Interval, Spread, interval, spread, unit_means
 
 if TYPE_CHECKING:
     from ftd.ledger.places import PlaceRow
@@ -124,20 +123,14 @@ def _profile(
         ids |= {rows[0][replicate].run_id for replicate in both}
         factors = rows[0][both[0]].factors
         if measure in TWICE:
-            value = _over(units, differences)
-            before, after = (_over(units, column) for column in columns)
+            value = spread(unit_means(zip(units, differences, strict=True)))
+            before, after = (
+                spread(unit_means(zip(units, column, strict=True))) for column in columns
+            )
             values.append(LayerValue(layer, value, interval(value), before, after))
         else:
-            value = _over(units, columns[0])
+            value = spread(unit_means(zip(units, columns[0], strict=True)))
             values.append(LayerValue(layer, value, interval(value)))
     if not values:
         return None
     return Profile(measure, split, cell, factors, tuple(values), tuple(sorted(ids)))
-
-
-def _over(units: Sequence[int], values: Sequence[float]) -> Spread:
-    """What is repeated inside one unit averaged."""
-    by_unit: dict[int, list[float]] = defaultdict(list)
-    for number, value in zip(units, values, strict=True):
-        by_unit[number].append(value)
-    return spread([statistics.fmean(some) for some in by_unit.values()])

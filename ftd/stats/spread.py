@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 MIN_FOR_INTERVAL = 3  # from two values Student's t gives +-6.4 sd: a number that only misleads
@@ -36,6 +37,14 @@ def spread(values: Sequence[float]) -> Spread:
     if all(value == values[0] for value in values):  # exact, where rounding would leave 1e-17
         return Spread(len(values), values[0], 0.0 if len(values) > 1 else None)
     return Spread(len(values), statistics.fmean(values), statistics.stdev(values))
+
+
+def unit_means(values: Iterable[tuple[Hashable, float]]) -> list[float]:
+    """The mean of each unit's values: what is repeated inside a unit counts once."""
+    by_unit: dict[Hashable, list[float]] = defaultdict(list)
+    for unit, value in values:
+        by_unit[unit].append(value)
+    return [statistics.fmean(some) if len(some) > 1 else some[0] for some in by_unit.values()]
 
 
 def interval(found: Spread, confidence: float = CONFIDENCE) -> Interval | None:

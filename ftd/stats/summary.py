@@ -20,7 +20,7 @@ from ftd.stats.observations import (
     unit,
 )
 from ftd.stats.selection import Choice
-from ftd.stats.spread import Spread, spread
+from ftd.stats.spread import Spread, spread, unit_means
 
 
 @dataclass(frozen=True)
@@ -136,11 +136,9 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _unit_means(measured: Sequence[Observation]) -> list[float]:
     """The mean of each unit of each cell."""
-    values: dict[tuple[int, int], list[float]] = defaultdict(list)
-    for seen in measured:
-        if seen.value is not None:
-            values[seen.cell, unit(seen)].append(seen.value)
-    return [statistics.fmean(some) if len(some) > 1 else some[0] for some in values.values()]
+    return unit_means(
+        ((seen.cell, unit(seen)), seen.value) for seen in measured if seen.value is not None
+    )
 
 
 def _factor(observations: Sequence[Observation], name: str, outline: Outline) -> FactorSummary:

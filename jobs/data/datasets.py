@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jobs.data.digits import digits_listing
+from jobs.data.digits import digits_listing, mnist5k_listing
 from jobs.data.elpv import elpv_listing
 from jobs.data.folder import folder_listing
 from jobs.data.glyphs import glyphs_listing
 from jobs.data.huggingface import huggingface_listing
 from jobs.data.listing import Listing
 from jobs.data.manifest import manifest_listing
-from jobs.data.mnist5k import mnist5k_listing
 from jobs.data.torchvision_sets import torchvision_listing
 from jobs.params.target import TargetParams
 
