@@ -73,9 +73,7 @@ class Changes(Job[ChangesParams]):
     def identity(self, params: ChangesParams) -> Mapping[str, Any]:
         """Both networks, the images, and what is looked at."""
         model = params.model
-        wanted = records.preprocessing(
-            model.name, mean=model.mean, std=model.std, interpolation=model.interpolation
-        )
+        wanted = model.preprocessing
         return {
             "model": model.name,
             "weights": sources.identity(model.name, model.weights),
@@ -110,9 +108,7 @@ class Changes(Job[ChangesParams]):
         context.fingerprint(numerics.fingerprint(context.numerics, context.device))
         context.restore()
         model = params.model
-        wanted = records.preprocessing(
-            model.name, mean=model.mean, std=model.std, interpolation=model.interpolation
-        )
+        wanted = model.preprocessing
         data = prepared(
             params.target, self.inputs(params)["target"], wanted.interpolation, context, None, ()
         )

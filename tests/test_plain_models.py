@@ -57,6 +57,17 @@ def test_width_multiplies_and_depth_does_not() -> None:
         assert len(numbered(model)) == depth
 
 
+def test_fully_connected_layers_can_be_wider_alone() -> None:
+    """mini8-fc1024 has mini8's convolutions, and 1024 units where that has 256."""
+    narrow, wide = (
+        {name: tuple(part.shape) for name, part in skeleton(model, 3)[0].named_parameters()}
+        for model in ("mini8", "mini8-fc1024")
+    )
+    assert set(narrow) == set(wide)
+    differ = {wide[name] for name in wide if narrow[name] != wide[name]}
+    assert differ == {(1024, 288), (1024,), (1024, 1024), (3, 1024)}
+
+
 @pytest.mark.parametrize("model", [*deep.MODELS])
 def test_depth_is_in_the_name(model: str) -> None:
     """deep11 has eleven layers, the last three fully connected."""

@@ -70,14 +70,19 @@ def test_a_killed_helper_is_a_failure_of_its_attempt(tmp_path: Path, twin: objec
     assert not any(identity_of(helper.pid) == helper for helper in helpers)
 
 
-def _dead_leader(mark: str) -> tuple[Identity, Identity]:
-    """A process that led a session and is dead, and the one that it left."""
-    leader = subprocess.Popen(
-        ["sh", "-c", "sleep 600 & echo $!; exec sleep 600"],
+def _leader(mark: Path, script: str) -> subprocess.Popen[bytes]:
+    """A process that leads a session, marked as a worker in `mark`."""
+    return subprocess.Popen(
+        ["sh", "-c", script],
         stdout=subprocess.PIPE,
         start_new_session=True,
-        env={**os.environ, MARK: mark},
+        env={**os.environ, MARK: str(mark)},
     )
+
+
+def _dead_leader(mark: Path) -> tuple[Identity, Identity]:
+    """A process that led a session and is dead, and the one that it left."""
+    leader = _leader(mark, "sleep 600 & echo $!; exec sleep 600")
     assert leader.stdout is not None
     left = identity_of(int(leader.stdout.readline()))
     found = identity_of(leader.pid)
@@ -89,7 +94,7 @@ def _dead_leader(mark: str) -> tuple[Identity, Identity]:
 
 def test_only_what_carries_the_attempts_mark_is_ended(tmp_path: Path) -> None:
     """A stranger's process is left alone though its session has the number of our worker."""
-    worker, left = _dead_leader(str(tmp_path))
+    worker, left = _dead_leader(tmp_path)
     try:
         assert end_remains(worker, tmp_path / "other") == 0
         assert end_remains(Identity("another boot", worker.pid, 1), tmp_path) == 0
@@ -97,6 +102,26 @@ def test_only_what_carries_the_attempts_mark_is_ended(tmp_path: Path) -> None:
         assert end_remains(worker, tmp_path) == 1
     finally:
         send_signal(left, signal.SIGKILL)
+
+
+def test_helpers_are_ended_in_the_midst_of_exec(tmp_path: Path) -> None:
+    """While a process replaces its program it shows no environment; it carries the mark still."""
+    again = tmp_path / "again.sh"
+    again.write_text('exec sh "$0"\n')
+    count = 80
+    leader = _leader(
+        tmp_path, f"for _ in $(seq {count}); do sh {again} & done; echo; exec sleep 600"
+    )
+    assert leader.stdout is not None and leader.stdout.readline()
+    worker = identity_of(leader.pid)
+    assert worker is not None
+    leader.kill()
+    leader.wait()
+    try:
+        assert end_remains(worker, tmp_path) == count
+    finally:
+        while end_remains(worker, tmp_path):
+            pass
 
 
 def test_whoever_holds_a_lock_is_found(tmp_path: Path) -> None:

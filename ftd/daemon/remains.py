@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from ftd.process import Identity, boot_id, identity_of, pids, send_signal
 from ftd.protocol import MARK
+
+_LOOKS = 400
+_NEXT_LOOK_S = 0.005
 
 
 def end_remains(worker: Identity, directory: Path) -> int:
@@ -46,9 +50,21 @@ def _session(leader: int, directory: Path) -> Iterator[Identity]:
 def _belongs(pid: int, directory: Path) -> bool:
     proc = Path(f"/proc/{pid}")
     mark = f"{MARK}={directory}".encode()
-    return mark in (proc / "environ").read_bytes().split(b"\0") or (
-        (proc / "cwd").readlink() == directory.resolve()
+    return (proc / "cwd").readlink() == directory.resolve() or (
+        mark in _environment(proc).split(b"\0")
     )
+
+
+def _environment(proc: Path) -> bytes:
+    """The variables that the process was started with.
+
+    In the midst of exec it shows none, which on a busy machine lasts until it gets its turn.
+    """
+    for _ in range(_LOOKS):
+        if found := (proc / "environ").read_bytes():
+            return found
+        time.sleep(_NEXT_LOOK_S)
+    return b""
 
 
 def _has_open(pid: int, wanted: os.stat_result) -> bool:

@@ -22,6 +22,7 @@ from jobs.measure.calibration import (
     log_probabilities,
 )
 from jobs.measure.confusion import confusion, f1_scores, macro, recalls
+from jobs.measure.truth import truth
 
 Logits = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -69,16 +70,15 @@ class Scoring:
         if self.num_classes == 2:  # exactly opposite ranks: one class says it all
             odds[:, 1] = logits[:, 1].astype(np.float64) - logits[:, 0]
             odds[:, 0] = -odds[:, 1]
-        truth = labels[:, None] == np.arange(self.num_classes)
-        return found | _ranked(odds, truth) | self._by_tercile(recall)
+        return found | _ranked(odds, truth(labels, self.num_classes)) | self._by_tercile(recall)
 
     def chance(self, labels: Labels) -> Found:
         """What :meth:`metrics` expects of a predictor that guesses uniformly: the same names.
 
         Averages that depend on how often classes occur are those for `labels`.
         """
-        truth = self._truth(labels)
-        share = truth.mean(axis=0)
+        is_class = truth(labels, self.num_classes)
+        share = is_class.mean(axis=0)
         occurs = share > 0
         ranked = {"map": float(share[occurs].mean())} if occurs.any() else {}
         ranked |= {"map_voc07": ranked["map"]} if ranked else {}
@@ -107,16 +107,16 @@ class Scoring:
 
     def per_class(self, logits: Logits, labels: Labels) -> Mapping[str, list[float | int | None]]:
         """Per class: num_images, recall, f1, average_precision, auroc; None where undefined."""
-        truth = self._truth(labels)
+        is_class = truth(labels, self.num_classes)
         if self.multi_label:
             said = logits > 0
             scores = logits.astype(np.float64)
         else:
             said = logits.argmax(axis=1)[:, None] == np.arange(self.num_classes)
             scores = ranking.log_odds(logits)
-        right, taken, occurring = (said & truth).sum(0), said.sum(0), truth.sum(0)
+        right, taken, occurring = (said & is_class).sum(0), said.sum(0), is_class.sum(0)
         recall = np.where(occurring > 0, right / np.maximum(occurring, 1), np.nan)
-        ranks = _Ranks.of(scores, truth)
+        ranks = _Ranks.of(scores, is_class)
         found: dict[str, list[float | int | None]] = {"num_images": list(occurring.tolist())}
         columns = {
             "recall": recall,
@@ -144,8 +144,8 @@ class Scoring:
             )
 
     def _several_labels(self, logits: Logits, labels: Labels) -> Found:
-        truth, said = labels == 1, logits > 0
-        right, taken, occurring = (said & truth).sum(0), said.sum(0), truth.sum(0)
+        is_class, said = truth(labels, self.num_classes), logits > 0
+        right, taken, occurring = (said & is_class).sum(0), said.sum(0), is_class.sum(0)
         per_class = f1_scores(right, taken, occurring)
         found = {
             "micro_f1": float(2 * right.sum() / max(int((taken + occurring).sum()), 1)),
@@ -153,13 +153,7 @@ class Scoring:
             "macro_f1": float(np.nan_to_num(per_class).mean()),
             "bce": binary_cross_entropy(logits, labels),
         }
-        return found | _ranked(logits.astype(np.float64), truth)
-
-    def _truth(self, labels: Labels) -> npt.NDArray[np.bool_]:
-        """Which sample (N) is of which class (K)."""
-        if self.multi_label:
-            return np.asarray(labels == 1)
-        return np.asarray(labels[:, None] == np.arange(self.num_classes))
+        return found | _ranked(logits.astype(np.float64), is_class)
 
     def _by_tercile(self, recall: Floats) -> Found:
         found = {}
@@ -178,18 +172,18 @@ class _Ranks:
     auroc: Floats
 
     @classmethod
-    def of(cls, scores: Floats, truth: npt.NDArray[np.bool_]) -> _Ranks:
+    def of(cls, scores: Floats, is_class: npt.NDArray[np.bool_]) -> _Ranks:
         found = np.full((3, scores.shape[1]), math.nan)
-        for label in np.flatnonzero(truth.any(axis=0)).tolist():
-            one = ranking.Ranking.of(scores[:, label], truth[:, label])
+        for label in np.flatnonzero(is_class.any(axis=0)).tolist():
+            one = ranking.Ranking.of(scores[:, label], is_class[:, label])
             found[:2, label] = one.average_precision, one.voc07_average_precision
-            if not truth[:, label].all():
+            if not is_class[:, label].all():
                 found[2, label] = one.auroc
         return cls(*found)
 
 
-def _ranked(scores: Floats, truth: npt.NDArray[np.bool_]) -> Found:
-    ranks = _Ranks.of(scores, truth)
+def _ranked(scores: Floats, is_class: npt.NDArray[np.bool_]) -> Found:
+    ranks = _Ranks.of(scores, is_class)
     means = {"map": ranks.average_precision, "map_voc07": ranks.voc07, "auroc": ranks.auroc}
     return {name: macro(values) for name, values in means.items() if not np.isnan(values).all()}
 

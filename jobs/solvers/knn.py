@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from jobs.solvers.linear import Floats, Labels, Samples, gram, truth
+from jobs.measure.truth import truth
+from jobs.solvers.linear import Floats, Labels, Samples, gram
 
 _AT_ONCE = 1024  # samples: distances of more are never in memory
 

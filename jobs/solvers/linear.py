@@ -79,13 +79,6 @@ class Pairwise:
         return np.asarray(votes + sums / (3 * (np.abs(sums) + 1)))
 
 
-def truth(labels: Labels, num_classes: int) -> npt.NDArray[np.bool_]:
-    """Which sample (N) is of which class (K), from class numbers (N,) or zeros and ones (N, K)."""
-    if labels.ndim == 2:
-        return np.asarray(labels == 1)
-    return np.asarray(labels[:, None] == np.arange(num_classes))
-
-
 def gram(first: Samples, second: Samples, at_once: int = 4096) -> Floats:
     """The inner products (N, M) of two sets of samples, summed in float64, a few axes at a time."""
     found = np.zeros((len(first), len(second)))

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jobs.solvers.linear import Labels, Linear, Samples, gram, truth
+from jobs.measure.truth import truth
+from jobs.solvers.linear import Labels, Linear, Samples, gram
 
 
 def fit(

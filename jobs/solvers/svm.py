@@ -15,18 +15,9 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from jobs.measure.truth import truth
 from jobs.params.solvers import SolverParams
-from jobs.solvers.linear import (
-    NEVER,
-    Fitted,
-    Floats,
-    Labels,
-    Linear,
-    Pairwise,
-    Samples,
-    gram,
-    truth,
-)
+from jobs.solvers.linear import NEVER, Fitted, Floats, Labels, Linear, Pairwise, Samples, gram
 
 MOST_DUAL = 5000  # 200 MB of inner products
 _CACHE_MB = 200
