@@ -28,7 +28,10 @@ class Whole:
 
 
 class Runs:
-    """Runs of one question in one folder; they share a store, as in a home."""
+    """Runs of one question in one folder.
+
+    They share no store: whatever the job keeps there has to be computed in each.
+    """
 
     def __init__(self, run: PlannedRun, folder: Path, timeout_s: float) -> None:
         self._run = run
@@ -39,7 +42,9 @@ class Runs:
     def new(self) -> Trial:
         """A run of which there is no attempt yet."""
         self._number += 1
-        return Trial(self._run, self._folder / f"run-{self._number}", self._folder, self._timeout_s)
+        return Trial(
+            self._run, self._folder / f"run-{self._number}", self._folder / "jobs", self._timeout_s
+        )
 
     def whole(self) -> Whole:
         """Two runs that nothing interrupts: they have to end alike."""
@@ -103,6 +108,8 @@ class Runs:
         left = [self.left_at(place) for place in tried_at]
         found = {entry: None for one in left for entry in entries_in(contents_of(one.checkpoint))}
         if not found:
+            if any(one.has_stored for one in left):
+                return "its checkpoints are empty: what it has done is in the store"
             raise ContractError("its checkpoints are empty: nothing to go on from")
         tried = [list(found)[index - 1] for index in spread(len(found), num_entries)]
         for entry in tried:

@@ -74,12 +74,15 @@ class Facts:
 
 
 class Trial:
-    """The attempts of one run below `root`; runs with one `shared` folder share a store."""
+    """The attempts of one run below `root`, with a store of their own.
 
-    def __init__(self, run: PlannedRun, root: Path, shared: Path, timeout_s: float) -> None:
+    The job's own files are in the folder `sources`.
+    """
+
+    def __init__(self, run: PlannedRun, root: Path, sources: Path, timeout_s: float) -> None:
         self._run = run
         self._root = root
-        self._shared = shared
+        self._sources = sources
         self._timeout_s = timeout_s
         self._number = 0
         self._rows: dict[tuple[str, int], float] = {}
@@ -110,7 +113,7 @@ class Trial:
     def with_checkpoint(self, contents: Contents, timeout_s: float) -> Iterator[Trial]:
         """A copy of these attempts whose newest checkpoint has other `contents`."""
         with TemporaryDirectory(dir=self._root.parent) as folder:
-            copy = Trial(self._run, Path(folder, "run"), self._shared, timeout_s)
+            copy = Trial(self._run, Path(folder, "run"), self._sources, timeout_s)
             copy._number, copy._rows = self._number, dict(self._rows)
             shutil.copytree(self._root, copy._root)
             checkpoint = copy.checkpoint
@@ -127,6 +130,15 @@ class Trial:
         if not found:
             raise ContractError("asked to leave, it saved no checkpoint")
         return found[-1]
+
+    @property
+    def has_stored(self) -> bool:
+        """Whether anything is in the store."""
+        return any(path.is_file() for path in self._store.rglob(MANIFEST))
+
+    @property
+    def _store(self) -> Path:
+        return self._root / "store"
 
     def _directory(self) -> Path:
         return self._root / "attempts" / str(self._number)
@@ -146,11 +158,11 @@ class Trial:
             numerics=run.numerics,
             threads=run.threads,
             inputs=run.inputs,
-            store=str(self._shared / "store"),
+            store=str(self._store),
             allow_downloads=False,
             checkpoint_every_s=NEVER_S,
             checkpoint_every_steps=every_steps,
-            sources=str(self._shared / "jobs"),
+            sources=str(self._sources),
         )
 
     def _execute(self, end: str, directory: Path, order: Order) -> None:

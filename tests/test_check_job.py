@@ -125,6 +125,30 @@ def test_each_way_to_break_the_contract_is_named(
         check(tmp_path, TALLY.replace(before, after), timeout_s=3 if "while" in after else 600)
 
 
+# Counts as well; what it has counted is in the store, and it can be left where it is counting.
+STORED = TALLY.replace(
+    TALLY[TALLY.index("        found = context") : TALLY.index("        return Completed")],
+    """        context.restore()
+        total = 0
+        for step in range(1, params.steps + 1):
+            key = {"step": step, "seed": context.seeds["order"]}
+            def make():
+                context.checkpoint(step, dict)
+                number = keyed_hash(context.seeds["order"], step) % 100
+                return {"number": lambda path: path.write_text(str(number))}
+            total += int((context.store.entry("number", key, make) / "number").read_text())
+""",
+)
+
+
+def test_a_job_that_keeps_what_it_does_in_the_store_is_sound(tmp_path: Path) -> None:
+    """Its checkpoints are empty, and a run that finds all of it done has fewer places to leave."""
+    (tmp_path / "tally.py").write_text(STORED)
+    checked = check_job("./tally.py:Tally", {"steps": 4}, base=tmp_path, num_places=2)
+    assert "left at 1, 4 of 4 places" in checked.lines[2]
+    assert "what it has done is in the store" in checked.lines[3]
+
+
 def test_a_job_without_places_to_leave_is_told_so(tmp_path: Path) -> None:
     """It breaks nothing, but whoever wrote it should know."""
     (tmp_path / "tally.py").write_text(TALLY.replace("context.checkpoint", "(lambda *_: 0)"))

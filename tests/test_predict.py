@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import subprocess
 from pathlib import Path
 
@@ -20,6 +19,8 @@ from ftd.errors import WeightsError
 from jobs.layers import treatments
 from jobs.measure.predict import Classifier
 from jobs.models.build import build
+from jobs.models.description import Description
+from jobs.records import Preprocessing
 from tests.homes import LiveHome
 
 CLASSES = ("dark", "light", "striped")
@@ -156,17 +157,10 @@ def test_several_labels_have_probabilities_of_their_own(tmp_path: Path) -> None:
     network = build(
         "efficientnet_lite0", CLASSES, treatments("R(1-)", 19), None, init_seed=1, dropout_seed=1
     )
-    told = {
-        "model": "efficientnet_lite0",
-        "class_names": CLASSES,
-        "multi_label": True,
-        "preprocessing": {
-            "mean": [0.5, 0.5, 0.5], "std": [1.0, 0.5, 0.25], "interpolation": "bilinear",
-            "decode_size": 40, "size": 32,
-        },
-    }  # fmt: skip
+    seen = Preprocessing((0.5, 0.5, 0.5), (1.0, 0.5, 0.25), "bilinear")
+    told = Description("efficientnet_lite0", "R(1-19)", CLASSES, True, seen, 32, 40)
     path = tmp_path / "a.safetensors"
-    save_file(network.state(), path, {"ftd": json.dumps(told)})
+    save_file(network.state(), path, told.metadata)
     pixels = np.stack([picture(kind, 0)[:40, :40] for kind in CLASSES])
     found = Classifier.load(path).probabilities(pixels)
     network.eval()

@@ -17,7 +17,6 @@ Each may be answered by {"refused": {"what": ..., "where": ..., "fix": ..., "pat
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ from pydantic import ValidationError
 
 import ftd
 from ftd import catalog, source
+from ftd.answers import answers
 from ftd.environment import library_versions
 from ftd.errors import InputError
 from ftd.explain import Complaint, explain, parameter_paths
@@ -38,13 +38,12 @@ HEAVY = ("torch", "tensorflow", "jax")
 
 def main() -> int:
     """Answer until standard input ends; what a job prints goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    channel = answers()
     describer = Describer()
     for line in sys.stdin:
         reply = describer.reply(json.loads(line))
-        answers.write(json.dumps(reply, allow_nan=False) + "\n")
-        answers.flush()
+        channel.write(json.dumps(reply, allow_nan=False) + "\n")
+        channel.flush()
     return 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import importlib.metadata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +30,7 @@ from jobs.distances.descriptors import Descriptors, Vectors, random_views
 from jobs.distances.patches import patch_distances, patch_views
 from jobs.distances.ranked import Ranked
 from jobs.features.backbone import backbone
-from jobs.features.fingerprint import fingerprint
+from jobs.features.fingerprint import fingerprint, version
 from jobs.features.views import ORIGINAL, View
 from jobs.params.retrieval import RetrievalParams
 
@@ -61,7 +60,7 @@ def retrieved(params: RetrievalParams, source: Input, context: Context) -> Compl
     libraries = ("numpy", "scipy")  # of the PCA
     numerics = {
         **fingerprint(context),
-        **{name: importlib.metadata.version(name) for name in libraries},
+        **{name: version(name) for name in libraries},
     }
     context.fingerprint(numerics)
     context.restore()

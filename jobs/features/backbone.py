@@ -5,7 +5,6 @@ Saying what it is takes no torch: a run whose features are all in the store neve
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -16,11 +15,14 @@ from ftd.inputs import fingerprint
 from ftd.job import Context
 from jobs import sources
 from jobs.layers import Treatment, numbered
+from jobs.models.description import Description
 from jobs.params.model import ModelParams
 from jobs.records import Preprocessing
 from jobs.sources import WeightsRun
 
 if TYPE_CHECKING:
+    from jobs.data.images import Images
+    from jobs.features.forward import Forward
     from jobs.models.network import Network
     from jobs.models.weights import State
 
@@ -39,6 +41,17 @@ class Backbone:
     preprocessing: Preprocessing
     identity: Mapping[str, Any]
     _context: Context
+
+    @property
+    def name(self) -> str:
+        """What people call the network."""
+        return self.model.name
+
+    def forward(self, images: Images, crop_size: int, batch_size: int, device: str) -> Forward:
+        """The network ready to look at `images` of `crop_size` pixels, so many at once."""
+        from jobs.features.forward import Forward  # torch
+
+        return Forward(self, images, crop_size, batch_size, device)
 
     @cached_property
     def network(self) -> Network:
@@ -100,20 +113,10 @@ def _loaded(
 
     chosen = (Treatment.FT,) * len(numbered(model.name))
     if isinstance(model.weights, WeightsRun):
-        names = _kept_classes(model.weights, context)
+        names = Description.of_run(model.weights, context).class_names
         return names, starting_weights(model, names, chosen, preprocessing, context)
     state = starting_weights(model, (), chosen, preprocessing, context)
     return _numbers(NUM_CLASSES if state is None else _num_classes(model.name, state)), state
-
-
-def _kept_classes(weights: WeightsRun, context: Context) -> tuple[str, ...]:
-    """The classes that a run's kept weights tell apart."""
-    import safetensors
-
-    source = weights.kept
-    with safetensors.safe_open(context.kept(source.called, source.file), "np") as stream:
-        told = (stream.metadata() or {}).get("ftd", "{}")
-    return tuple(json.loads(told).get("class_names", ()))
 
 
 def _num_classes(model: str, state: State) -> int:

@@ -21,7 +21,7 @@ from jobs.growth.blocks import comparable
 from jobs.growth.place import classifier_path
 from jobs.layers import Treatment, numbered
 from jobs.measure.evaluate import evaluate
-from jobs.measure.predictions import TENSORS, Predictions
+from jobs.measure.predictions import tested_on
 from jobs.measure.scoring import Scoring, named
 from jobs.models.build import build
 from jobs.models.kept import starting_weights
@@ -49,8 +49,7 @@ class Source:
         """
         assert isinstance(model.weights, WeightsRun)
         called = model.weights.kept.called
-        tested = Predictions.read(context.kept(called, TENSORS)).splits["test"].digests
-        wanted_here = np.isin(data.images.digests, tested)
+        wanted_here = np.isin(data.images.digests, tested_on(called, context))
         if not wanted.multi_label:
             wanted_here &= data.listing.labels >= 0  # of a class that is not left out
         indices = np.flatnonzero(wanted_here)

@@ -9,12 +9,12 @@ image is decoded.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import Any
 
 import numpy as np
 
+from ftd.answers import answers
 from ftd.errors import InputError
 from jobs.data.classes import with_classes
 from jobs.data.datasets import listing_of
@@ -43,13 +43,12 @@ def counts(target: TargetParams, seed: int = 0) -> dict[str, Any]:
 
 def main() -> int:
     """Answer one request."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever libraries print
+    channel = answers()
     try:
         found = counts(TargetParams.model_validate(json.load(sys.stdin)))
     except InputError as error:
         found = {"refused": str(error.what), "fix": error.fix}
-    print(json.dumps(found), file=answers, flush=True)
+    print(json.dumps(found), file=channel, flush=True)
     return 0
 
 

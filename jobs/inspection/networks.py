@@ -12,10 +12,11 @@ from ftd.job import Context
 from jobs.data.keyed import Bits
 from jobs.inspection.weights import unmoved
 from jobs.layers import Treatment, numbered, treatments
-from jobs.measure.predictions import TENSORS, Predictions
+from jobs.measure.predictions import tested_on
 from jobs.models.build import build
-from jobs.models.kept import kept_weights, starting_weights
-from jobs.models.network import Network
+from jobs.models.description import Description
+from jobs.models.kept import starting_weights
+from jobs.models.network import Layer, Network
 from jobs.params.model import ModelParams
 from jobs.records import Preprocessing
 from jobs.sources import WeightsRun
@@ -26,12 +27,31 @@ class Compared:
     """One network in two states, for the same classes.
 
     Layers that the run re-initialised have no weights before: what `before` holds there means
-    nothing, and ``treatments`` says which they are.
+    nothing, and :meth:`treatment` says which they are.  `after` may have grown: it has more layers.
     """
 
     before: Network
     after: Network
-    treatments: tuple[Treatment, ...]
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers of all layers, ascending: the parts that the run grew come last."""
+        return tuple(sorted(self.after.numbers))
+
+    @property
+    def grown(self) -> tuple[int, ...]:
+        """The numbers of the parts that the run grew, in the order of computation."""
+        return tuple(number for number in self.numbers if number not in self.before.numbers)
+
+    def layer(self, number: int) -> Layer:
+        """The layer that has `number`."""
+        return self.after.layers[self.after.numbers.index(number)]
+
+    def treatment(self, number: int) -> Treatment:
+        """What the run did to a layer; what it grew counts as re-initialised."""
+        if number in self.grown:
+            return Treatment.R
+        return self.before.treatments[self.before.numbers.index(number)]
 
 
 def compared(
@@ -45,11 +65,9 @@ def compared(
 
     Raises WeightsError when the run is of another network or started from other weights.
     """
-    kept = kept_weights(after, context)
-    every = numbered(model.name)
-    if kept.model != model.name:
-        raise WeightsError(f"{kept.run} kept weights of {kept.model}, not of {model.name}")
-    chosen = treatments(kept.layers, len(every))
+    told, every = Description.of_run(after, context), numbered(model.name)
+    told.check_model(after.kept.called, model.name)
+    chosen = treatments(told.layers, len(every))
     ended = model.model_copy(update={"weights": after})
     tuned = (Treatment.FT,) * len(every)
     networks = [
@@ -63,15 +81,15 @@ def compared(
         )
         for source, which in ((model, chosen), (ended, tuned))
     ]
-    found = Compared(networks[0], networks[1], chosen)
-    _check_start(found, kept.run)
+    found = Compared(networks[0], networks[1])
+    _check_start(found, after.kept.called)
     return found
 
 
 def _check_start(found: Compared, run: str) -> None:
     """Raise WeightsError when a layer that the run froze is not what it is said to start from."""
     states = found.before.state(), found.after.state()
-    for layer, treatment in zip(found.before.layers, found.treatments, strict=True):
+    for layer, treatment in zip(found.before.layers, found.before.treatments, strict=True):
         if treatment == Treatment.F and not unmoved(found.before.module, layer, *states):
             raise WeightsError(
                 f"{run} froze {layer.name}, but kept other weights there than those before: it "
@@ -84,8 +102,7 @@ def _check_start(found: Compared, run: str) -> None:
 def check_untested(after: WeightsRun, digests: Bits, context: Context) -> None:
     """Raise DataError when the run tested on an image among `digests` (uint64, N)."""
     called = after.kept.called
-    tested = Predictions.read(context.kept(called, TENSORS)).splits["test"].digests
-    number = int(np.isin(digests, tested).sum())
+    number = int(np.isin(digests, tested_on(called, context)).sum())
     if number:
         raise DataError(
             f"{called} was tested on {number} of the {len(digests)} images to look at",

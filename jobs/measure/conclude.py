@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -20,12 +19,12 @@ from jobs.measure.digest import state_sha256
 from jobs.measure.evaluate import evaluate
 from jobs.measure.memory import peak_memory_bytes
 from jobs.measure.predictions import Predicted, Predictions
-from jobs.measure.scoring import Scoring, named
+from jobs.measure.scoring import Logits, Scoring, named
+from jobs.models.description import Description
 from jobs.sources import WEIGHTS, checkpoint_name
 from jobs.train.loop import Training
 from jobs.train.state import Tensors, TrainingState
 
-Logits = npt.NDArray[np.float32]
 # further metrics of the kept weights; the last argument is a place to leave
 Further = Callable[[Training, TrainingState, Callable[[], None]], Mapping[str, float]]
 
@@ -89,15 +88,10 @@ def conclude(
 
 
 def _predictions(training: Training, logits: Mapping[str, Logits]) -> Predictions:
-    images, scoring = training.loader.images, training.scoring
-    splits = {}
-    for name, found in logits.items():
-        indices = training.splits.by_name()[name]
-        ids = tuple(images.listing.ids[index] for index in indices.tolist())
-        labels = images.listing.labels[indices]
-        splits[name] = Predicted(ids, images.digests[indices], labels, found)
-    terciles = tuple(tuple(classes.tolist()) for classes in scoring.terciles)
-    return Predictions(images.listing.class_names, scoring.multi_label, terciles, splits)
+    images = training.loader.images
+    members = training.splits.by_name()
+    splits = {name: Predicted.of(images, members[name], said) for name, said in logits.items()}
+    return Predictions.of(images.listing.class_names, training.scoring, splits)
 
 
 def _logits(
@@ -127,22 +121,18 @@ def _near_chance(training: Training, logits: Mapping[str, Logits]) -> bool:
 def _write_weights(
     training: Training, state: TrainingState, layers: str, tensors: Tensors, path: Path
 ) -> None:
-    """All `tensors` of the network, with what is needed to use them.
-
-    The metadata is one JSON text: safetensors writes several entries in an order that changes from
-    process to process, and equal weights shall be equal files.
-    """
+    """All `tensors` of the network, with what is needed to use them."""
     network, loader = state.network, training.loader
-    described = {
-        "model": network.model,
-        "layers": layers,
-        "class_names": network.class_names,
-        "multi_label": training.scoring.multi_label,
-        "preprocessing": asdict(loader.preprocessing)
-        | {"size": loader.crop_size, "decode_size": loader.images.size},
-    }
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    if grown := [asdict(structure) for structure in structures_in(shapes)]:
-        described["grown"] = grown  # for people: the tensors themselves say it
+    described = Description(
+        network.model,
+        layers,
+        tuple(network.class_names),
+        training.scoring.multi_label,
+        loader.preprocessing,
+        loader.crop_size,
+        loader.images.size,
+        grown=[asdict(structure) for structure in structures_in(shapes)],
+    )
     here = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(here, path, {"ftd": json.dumps(described, sort_keys=True)})
+    save_file(here, path, described.metadata)

@@ -9,18 +9,17 @@ with ``unreadable``, or at any point why it is ``refused``.
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
 
-from ftd.errors import InputError, WeightsError
+from ftd.answers import answers
+from ftd.errors import InputError
 from ftd.regular import read_bytes
 from jobs.data.batches import Loader
 from jobs.data.files import MAX_IMAGE_BYTES, image_of
@@ -31,9 +30,9 @@ from jobs.layers import numbered, treatments
 from jobs.measure.calibration import log_probabilities
 from jobs.measure.evaluate import BATCH_SIZE, evaluate
 from jobs.models.build import build
+from jobs.models.description import Description
 from jobs.models.network import Network
 from jobs.models.weights import read
-from jobs.records import Preprocessing
 from jobs.train import numerics
 
 AT_ONCE = 16 * BATCH_SIZE["cpu"]  # decoded images in memory
@@ -41,44 +40,25 @@ AT_ONCE = 16 * BATCH_SIZE["cpu"]  # decoded images in memory
 
 @dataclass(frozen=True)
 class Classifier:
-    """A network with kept weights, and how it wants its images.
-
-    They are decoded to ``decode_size`` pixels and cropped to ``size``.
-    """
+    """A network with kept weights, and what these say about it."""
 
     network: Network
-    multi_label: bool
-    preprocessing: Preprocessing
-    decode_size: int
-    size: int
+    told: Description
 
     @classmethod
     def load(cls, path: Path) -> Classifier:
         """The classifier in a file that a trained network kept; WeightsError for any other file."""
-        told = _told(path)
-        try:
-            model, class_names, wanted = told["model"], told["class_names"], told["preprocessing"]
-            mean, std = (tuple(map(float, wanted[name])) for name in ("mean", "std"))
-            network = build(
-                model,
-                class_names,
-                treatments("FT(1-)", len(numbered(model))),
-                read(path),
-                init_seed=0,
-                dropout_seed=0,
-            )
-            network.eval()
-            return cls(
-                network,
-                bool(told["multi_label"]),
-                Preprocessing(
-                    (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]), wanted["interpolation"]
-                ),
-                int(wanted["decode_size"]),
-                int(wanted["size"]),
-            )
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise _unknown(path) from error
+        told = Description.read(path)
+        network = build(
+            told.model,
+            told.class_names,
+            treatments("FT(1-)", len(numbered(told.model))),
+            read(path),
+            init_seed=0,
+            dropout_seed=0,
+        )
+        network.eval()
+        return cls(network, told)
 
     def probabilities(self, pixels: Pixels) -> npt.NDArray[np.float64]:
         """Of decoded images, uint8 (N, decode_size, decode_size, 3): float64 (N, classes)."""
@@ -92,10 +72,12 @@ class Classifier:
             "",
         )
         digests = np.arange(number, dtype=np.uint64)
-        images = Images(listing, [pixels], number, digests, digests, digests, {}, self.decode_size)
-        loader = Loader(images, self.size, self.preprocessing, "cpu")
+        images = Images(
+            listing, [pixels], number, digests, digests, digests, {}, self.told.decode_size
+        )
+        loader = Loader(images, self.told.size, self.told.preprocessing, "cpu")
         logits = evaluate(self.network, loader, np.arange(number), "cpu", lambda: None)
-        if self.multi_label:
+        if self.told.multi_label:
             return np.asarray(np.exp(-np.logaddexp(0, -logits.astype(np.float64))))
         return np.exp(log_probabilities(logits))
 
@@ -117,47 +99,27 @@ class Classifier:
         """An image's pixels, or why there are none."""
         try:
             image = image_of(read_bytes(Path(path), MAX_IMAGE_BYTES))
-            return square(image, self.decode_size, self.preprocessing.interpolation)
+            return square(image, self.told.decode_size, self.told.preprocessing.interpolation)
         except UNREADABLE as error:
             return unreadable_reason(error)
 
 
-def _told(path: Path) -> Mapping[str, Any]:
-    """What the file says about its tensors."""
-    try:
-        with safetensors.safe_open(path, "pt") as stream:
-            told = json.loads((stream.metadata() or {})["ftd"])
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
-        raise _unknown(path) from error
-    if not isinstance(told, dict):
-        raise _unknown(path)
-    return told
-
-
-def _unknown(path: Path) -> WeightsError:
-    return WeightsError(
-        f"{path} does not say which network it is of and which images it takes",
-        fix="Name a run of the job finetune or pretrain",
-    )
-
-
 def main() -> int:
     """Answer one request."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever libraries print
+    channel = answers()
     request = json.load(sys.stdin)
     try:
         numerics.configure(request["numerics"], request["threads"])
         classifier = Classifier.load(Path(request["weights"]))
         head = {
-            "class_names": classifier.network.class_names,
-            "multi_label": classifier.multi_label,
+            "class_names": classifier.told.class_names,
+            "multi_label": classifier.told.multi_label,
         }
-        print(json.dumps(head), file=answers, flush=True)
+        print(json.dumps(head), file=channel, flush=True)
         for answer in classifier.answers(request["images"]):
-            print(json.dumps(answer), file=answers, flush=True)
+            print(json.dumps(answer), file=channel, flush=True)
     except InputError as error:
-        print(json.dumps({"refused": error.what, "fix": error.fix}), file=answers, flush=True)
+        print(json.dumps({"refused": error.what, "fix": error.fix}), file=channel, flush=True)
         return error.exit_code
     return 0
 

@@ -15,15 +15,16 @@ import safetensors
 from safetensors.numpy import load_file, save_file
 
 from ftd.errors import DataError
-from jobs.data.keyed import Bits
+from ftd.job import Context
+from jobs.data.images import Images
+from jobs.data.keyed import Bits, Indices
 from jobs.measure.calibration import log_probabilities
+from jobs.measure.scoring import Labels, Logits, Scoring
 
 TABLE = "predictions.csv"
 TENSORS = "predictions.safetensors"
 
 Floats = npt.NDArray[np.float64]
-Logits = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,13 @@ class Predicted:
     digests: Bits
     labels: Labels
     logits: Logits
+
+    @classmethod
+    def of(cls, images: Images, indices: Indices, logits: Logits) -> Predicted:
+        """`logits` (N, K) of the N samples with these `indices`."""
+        listing = images.listing
+        ids = tuple(listing.ids[index] for index in indices.tolist())
+        return cls(ids, images.digests[indices], listing.labels[indices], logits)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -63,6 +71,14 @@ class Predictions:
     multi_label: bool
     terciles: tuple[tuple[int, ...], ...]
     splits: Mapping[str, Predicted]
+
+    @classmethod
+    def of(
+        cls, class_names: tuple[str, ...], scoring: Scoring, splits: Mapping[str, Predicted]
+    ) -> Predictions:
+        """What was said about `splits`, measured by `scoring`."""
+        terciles = tuple(tuple(classes.tolist()) for classes in scoring.terciles)
+        return cls(class_names, scoring.multi_label, terciles, splits)
 
     def write_table(self, path: Path) -> None:
         """Write CSV: id, split, label, predicted, and one column ``p(class)`` per class.
@@ -127,3 +143,8 @@ class Predictions:
             return cls(tuple(told["class_names"]), told["multi_label"], terciles, splits)
         except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"no predictions ({error!r})", where=str(path)) from error
+
+
+def tested_on(run: str, context: Context) -> Bits:
+    """The digests (uint64, N) of the images that `run` was tested on, from what it kept."""
+    return Predictions.read(context.kept(run, TENSORS)).splits["test"].digests

@@ -184,7 +184,7 @@ def _conclude(
     context: Context,
 ) -> Completed:
     """Measure and keep what the chosen classifier says."""
-    images, num_steps = data.images, len(params.solver.candidates)
+    num_steps, members = len(params.solver.candidates), data.splits.by_name()
     metrics: dict[str, float] = {
         f"solver/{params.solver.tuned}": chosen.value,
         "solver/on_edge": float(chosen.on_edge),
@@ -194,20 +194,14 @@ def _conclude(
     splits = {}
     digest = hashlib.sha256()
     for split, found in logits.items():
-        indices = data.splits.by_name()[split]
-        labels = images.listing.labels[indices]
-        ids = tuple(images.listing.ids[index] for index in indices.tolist())
-        splits[split] = Predicted(ids, images.digests[indices], labels, found)
-        digest.update(images.digests[indices].tobytes() + found.tobytes())
+        splits[split] = said = Predicted.of(data.images, members[split], found)
+        digest.update(said.digests.tobytes() + found.tobytes())
         if len(found):
-            metrics |= named(split, scoring.metrics(found, labels))
+            metrics |= named(split, scoring.metrics(found, said.labels))
     for name, value in metrics.items():
         context.metric(name, value, num_steps)
-    terciles = tuple(tuple(classes.tolist()) for classes in scoring.terciles)
-    class_names = images.listing.class_names
-    keep_predictions(
-        context, scoring, Predictions(class_names, scoring.multi_label, terciles, splits)
-    )
+    predictions = Predictions.of(data.listing.class_names, scoring, splits)
+    keep_predictions(context, scoring, predictions)
     context.note(
         "fitted",
         on="train",

@@ -68,6 +68,37 @@ def layers(rows: list[Row]) -> None:
         print(f"<!-- {target}: proxy distance {mean(values.values()):.3f}, best {best[target]} -->")
 
 
+def early_wide_deep(rows: list[Row]) -> None:
+    """Whether training for long, wider and deeper sources are better, from near to far targets."""
+    for target in levels(rows, "target"):
+        metric = "test/auroc" if target == "solar cells" else "test/top1"
+        here = [row for row in rows if row["target"] == target]
+        _sources(here, metric, target)
+
+
+def early_wide_deep_retrieval(rows: list[Row]) -> None:
+    """The same for retrieval, the farthest."""
+    _sources(rows, "test/map", "retrieval")
+
+
+def _sources(rows: list[Row], metric: str, target: str) -> None:
+    of = {one: by_replicate(rows, metric, at(source=one)) for one in levels(rows, "source")}
+    told = ", ".join(f"{one}: {mean(values.values()):.3f}" for one, values in of.items())
+    print(f"<!-- {target} ({metric}): {told} -->")
+    for better, worse in (
+        ("2700 steps", "100 steps"),
+        ("2700 steps", "300 steps"),
+        ("2700 steps", "900 steps"),
+        ("standard", "half as wide"),
+        ("twice as wide", "standard"),
+        ("4 times as wide", "twice as wide"),
+        ("6 layers", "4 layers"),
+        ("standard", "6 layers"),
+    ):
+        if worse in of:
+            claim(f"{target}: {better} over {worse}", minus(of[better], of[worse]))
+
+
 def retrieval(rows: list[Row]) -> None:
     """Which layer finds views of the same cell, and whether whitened components help."""
     metric = "test/map"
