@@ -16,10 +16,12 @@ from ftd.views.table import Table, show, table
 BENCHMARKS = {
     # name: (module, one line)
     "finetune": ("finetune", "the job finetune against a plain training loop"),
+    "frozen": ("frozen", "runs behind frozen layers that are computed once, or by others"),
     "short": ("short_runs", "a run of 20 steps against a script that does the same"),
     "tiny": ("tiny_runs", "runs that compute next to nothing: a worker each, or turns in one"),
     "enqueue": ("enqueue_grid", "ftd enqueue of a grid of 10,000 cells"),
     "probes": ("probe_grid", "a grid of 1,000 probes against a script that does the same"),
+    "descriptors": ("descriptors", "neighbours in a pool against a matrix product"),
     "status": ("status", "ftd status with 100,000 runs in the ledger"),
     "help": ("startup", "ftd --help against a bare Python start"),
     "idle": ("idle", "the daemon when there is nothing to do"),

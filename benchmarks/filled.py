@@ -19,8 +19,8 @@ from ftd.ledger.db import Ledger, open_ledger
 from ftd.ledger.enqueue import write_plan
 from ftd.ledger.models import Artifact, Attempt, Lease, Membership, Metric, Run, Timing, Worker
 from ftd.ledger.wishes import admit
-from ftd.plan import Place, Plan, PlannedRun
-from ftd.resolve import Factors
+from ftd.planning.plan import Place, Plan, PlannedRun
+from ftd.planning.resolve import Factors
 from ftd.seeds import streams
 from ftd.states import ENDED, Outcome, RunState, Wish
 from jobs.finetune import FinetuneParams

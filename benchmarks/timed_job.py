@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.cost import Cost, spent
+from ftd.files import seal_json
 from ftd.job import Writer
-from ftd.protocol import HEARTBEAT, Order
+from ftd.protocol import HEARTBEAT, ORDER, Order
 from ftd.seeds import streams
 from ftd.worker.context import AttemptContext
 from jobs.finetune import Finetune, FinetuneParams
@@ -106,4 +107,5 @@ def new_context(
         checkpoint_every_s=checkpoint_every_s,
         checkpoint_every_steps=None,
     )
+    seal_json(directory / ORDER, order.as_json())
     return TimedContext(directory, order, turn)

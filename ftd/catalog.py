@@ -18,6 +18,7 @@ BUILT_IN = {
     "ensemble": "jobs.ensemble:Ensemble",
     "finetune": "jobs.finetune:Finetune",
     "grow": "jobs.grow:Grow",
+    "joint": "jobs.joint:Joint",
     "pretrain": "jobs.pretrain:Pretrain",
     "probe": "jobs.probe:Probe",
     "retrieval": "jobs.retrieval:Retrieval",

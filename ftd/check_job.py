@@ -20,10 +20,10 @@ from typing import Any
 
 from ftd import source
 from ftd.errors import ContractError, InputError, SpecError
-from ftd.interruptions import Runs, spread
-from ftd.plan import Plan, make_plan
-from ftd.spec import ExperimentSpec, parse
-from ftd.trials import Facts
+from ftd.planning.plan import Plan, make_plan
+from ftd.spec.experiment import ExperimentSpec, parse
+from ftd.trials.attempts import Facts
+from ftd.trials.interruptions import Runs, spread
 
 TIMEOUT_S = 600.0
 NUM_PLACES, NUM_ENTRIES = 4, 12  # enough to find what is wrong, few enough to wait for

@@ -10,6 +10,7 @@ from pathlib import Path
 RESERVE_BYTES = 256 << 20
 RESERVE_SHARE = 0.05  # of a filesystem so small that the reserve would be most of it
 TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 # Libraries that do not pass the number on: safetensors only quotes it, numpy and torch say what
 # they were doing.
 WORDS_OF_TROUBLE = re.compile(
@@ -39,3 +40,11 @@ def is_storage_trouble(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in TROUBLE
     return WORDS_OF_TROUBLE.search(str(error)) is not None
+
+
+def is_out_of_room(error: OSError) -> bool:
+    """Whether an error means a full disk, or an end of what a user may take of it.
+
+    numpy does not say why it could write no more.
+    """
+    return error.errno in NO_ROOM or (error.errno is None and is_storage_trouble(error))

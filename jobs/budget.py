@@ -39,11 +39,16 @@ def with_budget(
 
 def labels_used(target: TargetParams) -> str:
     """``10 per class, val 50 per class``: what the target's parameters say of labelled images."""
-    train = _said(target.per_class, target.num_images, target.train_fraction, "the rest")
+    train = training_labels(target)
     val = _said(target.val_per_class, target.val_count, target.val_fraction, "")
     if target.split == "given" and target.val_per_class is None and target.val_count is None:
         val = f"as given, else {val}"
     return f"{train}, val {val}"
+
+
+def training_labels(target: TargetParams) -> str:
+    """The part of it that is trained on."""
+    return _said(target.per_class, target.num_images, target.train_fraction, "the rest")
 
 
 def _training(

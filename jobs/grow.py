@@ -84,8 +84,8 @@ class Grow(Finetune):
         found = {**super().identity(params), "growth": own.growth.identity()}
         if own.forgetting is not None:
             found["source"] = targets.identity(own.forgetting.source)
-            if own.forgetting.lwf is not None:
-                found["lwf"] = own.forgetting.lwf.model_dump(mode="json")
+            against = own.forgetting.model_dump(mode="json", include={"lwf", "rehearse"})
+            found |= {name: value for name, value in against.items() if value is not None}
         return found
 
     def inputs(self, params: FinetuneParams) -> Mapping[str, Input]:
@@ -115,7 +115,7 @@ class Grow(Finetune):
                 data = prepared(wanted, read, interpolation, context, checkpoint, FILES)
             return Source.of(model, wanted, data, context)
 
-        return Growing(growth, init_seed, source, own.forgetting.lwf)
+        return Growing(growth, init_seed, source, own.forgetting)
 
 
 _SOURCE = {"target": "source"}

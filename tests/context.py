@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class FolderContext:
     runs: Mapping[str, Path] = field(default_factory=dict)  # folders of other runs' artifacts
     shared: Path | None = None  # where the store is, if not below root
 
-    @property
+    @cached_property
     def store(self) -> Store:
         """A store that contexts on one root share."""
         return Store(self.shared or self.root / "store")

@@ -12,8 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ftd.entries import WAYS, Contents, Entry, altered, contents_of, entries_in, seal_contents
 from ftd.files import MANIFEST, read_json
+from ftd.trials.entries import (
+    WAYS,
+    Contents,
+    Entry,
+    altered,
+    contents_of,
+    entries_in,
+    seal_contents,
+)
 from tests.resume import Attempts, Case, Stop, Whole
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ftd.layout import Home
 from ftd.ledger.db import Ledger, open_ledger
 from ftd.ledger.enqueue import Enqueued, write_plan
-from ftd.plan import Place, Plan, PlannedRun
+from ftd.planning.plan import Place, Plan, PlannedRun
 from ftd.seeds import streams
 
 

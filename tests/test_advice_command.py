@@ -16,9 +16,9 @@ from ftd.ledger.db import Ledger
 from ftd.ledger.enqueue import write_plan
 from ftd.ledger.execution import record
 from ftd.ledger.wishes import admit
-from ftd.plan import make_plan
-from ftd.producers import Producer
-from ftd.spec import parse
+from ftd.planning.plan import make_plan
+from ftd.planning.producers import Producer
+from ftd.spec.experiment import parse
 from jobs.data.prepare import prepared
 from jobs.inspection.labels import counts
 from jobs.params.target import TargetParams

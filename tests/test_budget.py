@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ftd.errors import SpecError
-from ftd.plan import Plan, make_plan
-from ftd.spec import parse
+from ftd.planning.plan import Plan, make_plan
+from ftd.spec.experiment import parse
 from jobs.budget import labels_used
 from jobs.params.target import TargetParams
 

@@ -15,8 +15,8 @@ from ftd.ledger.db import Ledger
 from ftd.ledger.names import experiment_id
 from ftd.ledger.places import outline, places
 from ftd.ledger.producers import producers
-from ftd.plan import make_plan
-from ftd.spec import parse
+from ftd.planning.plan import make_plan
+from ftd.spec.experiment import parse
 from ftd.stats.layers import profiles
 from tests.finished import complete
 from tests.ledgers import enqueue, new_ledger, plan

@@ -13,8 +13,16 @@ from safetensors.torch import load_file, save_file
 
 from ftd.check_job import check_job
 from ftd.cli.main import main
-from ftd.entries import CHANGED, LEFT_OUT, Entry, altered, contents_of, entries_in, seal_contents
 from ftd.errors import ContractError, InputError
+from ftd.trials.entries import (
+    CHANGED,
+    LEFT_OUT,
+    Entry,
+    altered,
+    contents_of,
+    entries_in,
+    seal_contents,
+)
 from tests.interpreters import make_interpreter
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "own-job"

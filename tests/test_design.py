@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftd.design import Cell, cells
 from ftd.errors import SpecError
-from ftd.spec import parse
+from ftd.spec.design import Cell, cells
+from ftd.spec.experiment import parse
 
 HEAD = "experiment: trial\njob: drill\n"
 

@@ -15,7 +15,7 @@ import pytest
 
 from ftd.cli.main import VERBS
 from ftd.diskspace import is_storage_trouble, shortage
-from ftd.store import Store
+from tests.disks import MIB, fill, small_disk_at
 from tests.homes import LiveHome, outcome_of, serving
 
 SPEC = """
@@ -26,7 +26,6 @@ step_s: 0.02
 width: 2000
 seed: 5
 """
-MIB = 1 << 20
 # A use of every verb, and whether it can do its work in a home that nobody can write to.
 USES: dict[str, tuple[bool, list[str]]] = {
     "enqueue": (False, ["-"]),
@@ -58,23 +57,10 @@ USES: dict[str, tuple[bool, list[str]]] = {
 WRITE_NOTHING = ("doctor", "predict")  # what they refuse has other reasons
 
 
-@contextmanager
-def _small_disk(folder: Path) -> Iterator[Path]:
-    """A filesystem of 24 MiB for the length of a block."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small filesystem needs root")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A filesystem of 24 MiB."""
-    with _small_disk(tmp_path / "disk") as folder:
+    with small_disk_at(tmp_path / "disk") as folder:
         yield folder
 
 
@@ -93,26 +79,12 @@ def _read_only(disk: Path) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def read_only_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveHome]:
     """A home with a run that is done, on a filesystem that is read-only."""
-    with _small_disk(tmp_path_factory.mktemp("read-only") / "disk") as disk:
+    with small_disk_at(tmp_path_factory.mktemp("read-only") / "disk") as disk:
         home = LiveHome(disk / "home", slots=1)
         home.enqueue(SPEC.replace("60", "3"))
         assert home.finish() == 0
         with _read_only(disk):
             yield home
-
-
-def _fill(folder: Path, leave: int = 0) -> Path:
-    """Take all the room there is but for `leave` bytes."""
-    found = os.statvfs(folder)
-    room = found.f_bavail * found.f_frsize
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as stream:
-        try:
-            while not leave or stream.tell() < room - leave:
-                stream.write(b"x" * 4096)
-        except OSError as error:
-            assert error.errno == errno.ENOSPC
-    return filler
 
 
 def test_runs_wait_for_room_and_go_on_by_themselves(tmp_path: Path, small_disk: Path) -> None:
@@ -124,7 +96,7 @@ def test_runs_wait_for_room_and_go_on_by_themselves(tmp_path: Path, small_disk: 
     home.enqueue(SPEC)
     with serving(home):
         home.until_step(8)
-        filler = _fill(small_disk)
+        filler = fill(small_disk)
         home.until(lambda: not home.workers(), "the worker found no room")
         assert "MiB are free" in home.json("status")["short_of_space"]
         filler.unlink()
@@ -140,7 +112,7 @@ def test_an_enqueue_without_room_is_not_acknowledged(small_disk: Path) -> None:
     """Without room for the commit nothing is promised and nothing is damaged."""
     home = LiveHome(small_disk / "home", slots=1)
     home.enqueue(SPEC)
-    filler = _fill(small_disk)
+    filler = fill(small_disk)
     done = home.ftd("enqueue", "-", "--json", stdin=SPEC.replace("60", "61") + "replicates: 2000\n")
     assert done.returncode == 1
     assert done.stdout == ""
@@ -148,29 +120,6 @@ def test_an_enqueue_without_room_is_not_acknowledged(small_disk: Path) -> None:
     filler.unlink()
     assert len(home.runs()) == 1
     assert home.finish() == 0
-
-
-def test_images_that_do_not_fit_are_decoded_again_when_they_do(
-    tmp_path: Path, small_disk: Path
-) -> None:
-    """The full disk is reported as such (and kills nobody); the store never shows half an entry."""
-    from jobs.data.digits import digits_listing
-    from jobs.data.images import Images, decoded
-
-    def decode(store: Path) -> Images:
-        return decoded(
-            digits_listing(), "digits", 64, "bilinear",
-            store=Store(store), threads=1, progress=lambda done, total: None,
-        )  # fmt: skip
-
-    filler = _fill(small_disk, leave=5 * MIB)
-    with pytest.raises(OSError) as caught:
-        decode(small_disk / "store")
-    assert is_storage_trouble(caught.value)
-    assert not list(small_disk.glob("store/images/**/*.npy"))
-    filler.unlink()
-    found, twin = decode(small_disk / "store"), decode(tmp_path / "store")
-    assert all(map(np.array_equal, found.shards, twin.shards))
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -222,7 +171,7 @@ def test_a_home_that_was_read_only_goes_on(tmp_path: Path, small_disk: Path) -> 
 
 def test_a_home_that_did_not_fit_is_not_there(small_disk: Path) -> None:
     """A disk too full for a ledger gets none; with room, the same command makes it."""
-    filler = _fill(small_disk, leave=64 << 10)
+    filler = fill(small_disk, leave=64 << 10)
     home = LiveHome(small_disk / "home", slots=1)
     done = home.ftd("enqueue", "-", stdin=SPEC)
     assert done.returncode == 1
@@ -262,7 +211,7 @@ def test_libraries_report_a_full_disk_as_expected(small_disk: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    _fill(small_disk)
+    fill(small_disk)
     for save in (
         lambda path: save_file({"a": torch.zeros(MIB)}, path),
         lambda path: torch.save({"a": torch.zeros(MIB)}, path),

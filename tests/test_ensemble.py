@@ -11,9 +11,9 @@ import pytest
 
 from ftd.errors import DataError, InputError, SpecError
 from ftd.job import Completed
-from ftd.plan import make_plan
-from ftd.producers import Producer
-from ftd.spec import parse
+from ftd.planning.plan import make_plan
+from ftd.planning.producers import Producer
+from ftd.spec.experiment import parse
 from jobs.data.keyed import splitmix64
 from jobs.ensemble import Ensemble, EnsembleParams
 from jobs.measure.averaging import averaged

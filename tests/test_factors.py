@@ -10,8 +10,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ftd.plan import Plan, make_plan
-from ftd.spec import parse
+from ftd.planning.plan import Plan, make_plan
+from ftd.spec.experiment import parse
 from tests.test_design import HEAD, designed, refused
 
 

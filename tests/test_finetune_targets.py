@@ -13,8 +13,8 @@ from PIL import Image
 from pydantic import ValidationError
 from safetensors import safe_open
 
-from ftd.plan import make_plan
-from ftd.spec import parse
+from ftd.planning.plan import make_plan
+from ftd.spec.experiment import parse
 from jobs import targets
 from jobs.data.digits import digits_listing
 from jobs.finetune import Finetune, FinetuneParams

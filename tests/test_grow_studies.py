@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from ftd.includes import fragments
-from ftd.plan import Plan, make_plan
-from ftd.spec import parse
+from ftd.cli.main import main
+from ftd.planning.plan import Plan, make_plan
+from ftd.spec.experiment import parse
+from ftd.spec.includes import fragments
 from jobs.growth.growing import num_parameters_of
 from jobs.growth.surgery import grow
 from jobs.params.growth import GrowthParams
@@ -95,12 +97,38 @@ def test_the_tables_tune_and_split_as_they_say(wang: Plan) -> None:
     assert wang.outline.roles == {"model.name": "block"}
 
 
+# in this order: who starts from an experiment comes after it; and its number of cells
+OTHER_TABLES = {"sources": 2, "sun": 1, "targets": 3 * 3 + 5, "table-4": 5}
+
+
+def test_the_other_tables_can_be_enqueued(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each has the cells of its design, is short, and names sources that are there."""
+    folder = shutil.copytree(PAPERS / "wang2017", tmp_path / "wang2017")
+    for name in ("imagenet", "sun397", "mit67", "flowers-102", "cub200", "stanford40"):
+        for place in ("train/a", "train/b", "test/a", "test/b"):
+            (folder / "data" / name / place).mkdir(parents=True)
+            (folder / "data" / name / place / "1.png").write_text(f"{name}, never decoded")
+    home = ["--home", str(tmp_path / "home")]
+    for spec, cells in OTHER_TABLES.items():
+        path = folder / f"{spec}.yaml"
+        assert len(path.read_text().splitlines()) <= 60
+        assert main([*home, "enqueue", "--json", str(path)]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert main([*home, "export", "--format", "json", told["id"]]) == 0
+        rows = json.loads(capsys.readouterr().out)
+        assert len({row["cell"] for row in rows}) == cells
+    assert {path.stem for path in folder.glob("*.yaml")} == {*OTHER_TABLES, "tables-1-3"}
+
+
 # --- the twins --------------------------------------------------------------------------------
 
 
 def test_arms_of_twin_10_grow_by_as_many_parameters() -> None:
     """All but plain fine-tuning and scaling alone gain the same number within 2 %."""
-    levels = yaml.safe_load((TWINS / "10-grow.yaml").read_text())["factors"]["growth"]
+    factors = yaml.safe_load((TWINS / "10-grow.yaml").read_text())["factors"]
+    levels = factors["growth"]["levels"]["All"]
     classes = tuple("abcde")
     gained = {}
     for level in levels:
@@ -110,7 +138,7 @@ def test_arms_of_twin_10_grow_by_as_many_parameters() -> None:
         big = grow(plain, growth, size=28, init_seed=1)
         gained[level["name"]] = num_parameters_of(big) - before
     assert gained.pop("finetuning") == 0 and gained.pop("scaled-only") == 256
-    assert len(gained) == 7
+    assert len(gained) == 8
     assert all(abs(number - 33_920) < 0.02 * 33_920 for number in gained.values()), gained
 
 
@@ -142,10 +170,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> LiveHome:
 
 def test_growing_is_compared_with_being_as_wide_from_the_start(home: LiveHome) -> None:
     """Every arm starts from the source it names; wide and grown are of the same size."""
-    assert Counter(home.states()) == {"done": 5}
+    assert Counter(home.states()) == {"done": 7}
     rows = {row["network"]: row for row in home.json("export", "twin-12-grow-or-wide")}
     sizes = {name: row["model/num_parameters"] for name, row in rows.items()}
-    assert sizes["wide"] == sizes["grown"] > sizes["narrow"]
+    assert sizes["wide"] == sizes["grown"] > sizes["wide-unscaled"] > sizes["narrow"]
     assert rows["wide"]["model/num_grown"] == 0 < rows["grown"]["model/num_grown"]
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from ftd.environment import library_versions
 from ftd.ledger.db import SCHEMA_VERSION
-from ftd.plan import make_plan
-from ftd.spec import parse
+from ftd.planning.plan import make_plan
+from ftd.spec.experiment import parse
 from tests.homes import LiveHome
 from tests.make_old_home import EXPECTED, FOLDER, LEDGER
 

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from ftd.cli.main import main
 from ftd.daemon.submit import EnqueueRequest
 from ftd.errors import SpecError
-from ftd.includes import MAX_FRAGMENTS, fragments, merged
 from ftd.layout import Home
 from ftd.ledger.db import open_ledger
 from ftd.ledger.models import Experiment
-from ftd.plan import make_plan
-from ftd.spec import ExperimentSpec, parse
+from ftd.planning.plan import make_plan
+from ftd.spec.experiment import ExperimentSpec, parse
+from ftd.spec.includes import MAX_FRAGMENTS, fragments, merged
 
 HEAD = "experiment: trial\njob: drill\n"
 

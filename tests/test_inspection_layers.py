@@ -156,9 +156,10 @@ def test_every_class_has_a_colour_and_a_name() -> None:
     assert len({class_colour(label, 40) for label in range(40)}) == 40
     places = np.random.default_rng(1).normal(size=(40, 2))
     few, many = (
-        image_map(places, places, np.arange(40) % count, [f"class {n}" for n in range(count)])
+        image_map({"before": places}, np.arange(40) % count, [f"class {n}" for n in range(count)])
         for count in (2, 40)
     )
     assert len(colours(many)) > len(colours(few))
-    one = image_map(np.zeros((3, 2)), np.zeros((3, 2)), np.zeros(3, np.int64), ["a"])
+    nowhere = np.zeros((3, 2))
+    one = image_map({"before": nowhere, "after": nowhere}, np.zeros(3, np.int64), ["a"])
     assert one.height == few.height, "images on one spot are drawn too"

@@ -22,9 +22,9 @@ from ftd.ledger import scheduling
 from ftd.ledger.db import Ledger
 from ftd.ledger.models import Dependency, Experiment, Membership, Run
 from ftd.ledger.producers import producers
-from ftd.plan import make_plan
-from ftd.producers import Producer, picked
-from ftd.spec import parse
+from ftd.planning.plan import make_plan
+from ftd.planning.producers import Producer, picked
+from ftd.spec.experiment import parse
 from ftd.states import RunState
 from ftd.worker.kept import kept_file
 from jobs.finetune import Finetune

@@ -14,10 +14,10 @@ import pytest
 from ftd.cli.main import main
 from ftd.errors import SpecError
 from ftd.files import read_json, seal_json
-from ftd.plan import Plan, make_plan
+from ftd.planning.plan import Plan, make_plan
 from ftd.protocol import ORDER, RESULT
 from ftd.source import INTERPRETER, SOURCE, interpreter_input
-from ftd.spec import parse
+from ftd.spec.experiment import parse
 from tests.homes import LiveHome
 from tests.interpreters import install, make_interpreter
 from tests.orders import order

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ftd.includes import fragments
-from ftd.plan import Plan, make_plan
-from ftd.spec import parse
+from ftd.planning.plan import Plan, make_plan
+from ftd.spec.experiment import parse
+from ftd.spec.includes import fragments
 
 PAPERS = Path(__file__).parent.parent / "examples" / "papers"
 STUDIES = sorted(PAPERS.glob("*/study.yaml"))

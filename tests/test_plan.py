@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from ftd import catalog, seeds
 from ftd.errors import ConfigError, SpecError, UnknownName
-from ftd.plan import Plan, digest, library_versions, make_plan
-from ftd.schema import schema
-from ftd.spec import SERVICE_KEYS, parse
+from ftd.planning.plan import Plan, digest, library_versions, make_plan
+from ftd.planning.schema import schema
+from ftd.spec.experiment import SERVICE_KEYS, parse
 
 ROOT = Path(__file__).parent.parent
 HEAD = "experiment: trial\njob: drill\n"
@@ -166,7 +166,8 @@ def test_replicates_have_keys_of_their_own() -> None:
 def test_keys_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """A known spec has a known key: whoever changes the format must raise KEY_FORMAT."""
     monkeypatch.setattr(
-        "ftd.plan.library_versions", lambda: {"torch": "2.7", "torchvision": None, "numpy": "2.0"}
+        "ftd.planning.plan.library_versions",
+        lambda: {"torch": "2.7", "torchvision": None, "numpy": "2.0"},
     )
     assert keys("seed: 1") == ["cab1edd3caee39201c8738bd9484d1729ffaf0873c4c649ccd893d4afa24befd"]
 
@@ -213,10 +214,12 @@ def test_a_bad_level_is_named(text: str, expected: list[str]) -> None:
 def test_jobs_are_found_by_name_without_torch() -> None:
     """Planning imports neither torch nor numpy."""
     program = (
-        "import sys, pathlib; from ftd import catalog, plan, schema, spec\n"
+        "import sys, pathlib; from ftd import catalog\n"
+        "from ftd.planning import plan, schema\n"
+        "from ftd.spec import experiment\n"
         "jobs = [catalog.job(name) for name in catalog.job_names()]\n"
         f"path = pathlib.Path({str(ROOT / 'examples' / 'solar-cells.yaml')!r})\n"
-        "s = spec.parse(path.read_text(), 's.yaml')\n"
+        "s = experiment.parse(path.read_text(), 's.yaml')\n"
         "plan.make_plan(s, pathlib.Path('/'), device_kind='cpu')\n"
         "heavy = ('torch', 'torchvision', 'numpy', 'huey', 'peewee')\n"
         "print([name for name in heavy if name in sys.modules])"

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftd.cli.main import main
-from ftd.confounding import confounded
 from ftd.layout import Home
 from ftd.ledger.db import Ledger, open_ledger
 from ftd.ledger.models import Artifact, Attempt
+from ftd.spec.confounding import confounded
 from tests.finished import complete
 
 Capture = pytest.CaptureFixture[str]

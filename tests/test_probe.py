@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 
 from ftd.errors import DataError, InputError, SpecError, WeightsError
 from ftd.job import Completed
-from ftd.plan import make_plan
+from ftd.planning.plan import make_plan
 from ftd.seeds import streams
-from ftd.spec import parse
+from ftd.spec.experiment import parse
 from jobs.data import images as images_module
 from jobs.features import extract
 from jobs.features.shards import Shard

@@ -22,10 +22,10 @@ from ftd.ledger.producers import producers
 from ftd.ledger.reads import runs
 from ftd.ledger.sources import sources_at_chance
 from ftd.outline import Outline
-from ftd.plan import Plan, make_plan
-from ftd.producers import Producer, picked
-from ftd.sources_read import SourcesRead
-from ftd.spec import parse
+from ftd.planning.plan import Plan, make_plan
+from ftd.planning.producers import Producer, picked
+from ftd.planning.sources_read import SourcesRead
+from ftd.spec.experiment import parse
 from ftd.states import RunState
 from ftd.stats.contrasts import contrasts
 from ftd.stats.observations import Observation

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ftd.errors import SpecError
-from ftd.plan import make_plan
-from ftd.replicates import GROUPS, Replicate, num_inner, replicates
+from ftd.planning.plan import make_plan
 from ftd.seeds import STREAMS, keyed_hash, streams
-from ftd.spec import parse
+from ftd.spec.experiment import parse
+from ftd.spec.replicates import GROUPS, Replicate, num_inner, replicates
 
 HEAD = "experiment: trial\njob: drill\n"
 NAMES = ["split", "classes", "subset", "source", "train"]

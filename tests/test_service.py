@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftd.errors import ConfigError
-from ftd.systemd import Manager
-from ftd.unit import Unit, home_in
+from ftd.service.systemd import Manager
+from ftd.service.unit import Unit, home_in
 from tests.homes import LiveHome, outcome_of
 from tests.processes import ftd
 

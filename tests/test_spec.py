@@ -10,12 +10,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftd import catalog, yamltext
+from ftd import catalog
 from ftd.document import dotted
 from ftd.errors import SpecError
 from ftd.explain import parameter_paths
-from ftd.plan import make_plan
-from ftd.spec import SERVICE_KEYS, ExperimentSpec, parse
+from ftd.planning.plan import make_plan
+from ftd.spec import yamltext
+from ftd.spec.experiment import SERVICE_KEYS, ExperimentSpec, parse
 
 HEAD = "experiment: trial\njob: drill\n"
 

@@ -13,8 +13,8 @@ from pydantic.fields import FieldInfo
 
 from ftd import catalog
 from ftd.explain import models_in
-from ftd.plan import make_plan
-from ftd.spec import SERVICE_KEYS, parse
+from ftd.planning.plan import make_plan
+from ftd.spec.experiment import SERVICE_KEYS, parse
 from jobs.params.features import FeaturesParams
 from jobs.params.probe import BackboneParams
 from jobs.params.target import TargetParams
@@ -44,6 +44,7 @@ CELLS_AND_RUNS = {
     "which-layer-finds": (4, 12),
     "which-layer": (24, 72),
     "worth-growing": (3, 45),
+    "worth-borrowing": (3, 45),
 }
 
 

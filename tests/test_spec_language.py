@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from ftd.errors import SpecError
-from ftd.plan import make_plan
-from ftd.spec import parse
+from ftd.planning.plan import make_plan
+from ftd.spec.experiment import parse
 
 NAMES = st.sampled_from(["score", "noise", "steps", "a", "b", "seed", "threads", "x.y", ""])
 SCALARS = st.sampled_from([0, 1, 2, 0.5, True, None, "a", "x", "", -1, 10**30])

@@ -22,8 +22,8 @@ from ftd.ledger.db import Ledger, open_ledger
 from ftd.ledger.models import Attempt
 from ftd.metric_names import best, smaller_is_better
 from ftd.outline import Tuning
-from ftd.plan import Plan, make_plan
-from ftd.spec import parse
+from ftd.planning.plan import Plan, make_plan
+from ftd.spec.experiment import parse
 from ftd.stats.selection import Choice, Trial, choices
 from tests.finished import complete, fail
 from tests.homes import LiveHome

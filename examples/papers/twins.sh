@@ -1,7 +1,8 @@
 #!/bin/sh
 # The papers' claims as experiments that two CPU cores can carry out (examples/papers/twins/).
 #
-#   twins.sh          the whole of it, in the home .twins/home; stopped, it goes on where it was
+#   twins.sh          most of it, in the home .twins/all; stopped, it goes on where it was
+#   twins.sh grow     networks that grow, in the home .twins/grow, likewise
 #   twins.sh smoke    the same designs with few levels and steps, on images that packages bring along
 set -eu
 cd "$(dirname "$0")/../.."
@@ -9,7 +10,6 @@ mode="${1:-all}"
 FTD_HOME="${FTD_TWINS_HOME:-$PWD/.twins/$mode}"
 export FTD_HOME
 specs=examples/papers/twins
-more=''  # what has no small form
 fashion=.twins/data/FashionMNIST/raw
 debian=/usr/share/datasets/fashion-mnist
 mkdir -p "$FTD_HOME"
@@ -53,6 +53,29 @@ if [ "$mode" = smoke ]; then
     --set cnn.steps=5
   enqueue 8-layers --set "factors.target=$one" --set target.decode_size=32 --set replicates=1 \
     --set 'factors.features.layer=[4, 18]' --set target.per_class=10 --set target.test_per_class=10
+  enqueue 9-sources --set source.glyphs.variants=2 --set source.per_class=20 --set source.val_per_class=3 \
+    --set source.test_per_class=3 --set train.steps=20 --set train.warmup_steps=3 --set replicates=1 \
+    --set 'factors.source=[{name: half as wide, set: {model.name: mini8-w0.5}}, {name: long, set: {train.steps: 30, train.schedule: constant, keep_at: [10]}}]'
+  shapes='factors.source=[
+    {name: half as wide, set: {model.name: mini8-w0.5, model.weights.cell.source: half as wide}},
+    {name: 10 steps, set: {model.weights.cell.source: long, model.weights.checkpoint: 10}},
+    {name: 30 steps, set: {model.weights.cell.source: long}}]'
+  enqueue 9-early-wide-deep --set "$shapes" --set "factors.target=$one" --set replicates=1
+  enqueue 9-retrieval --set "$shapes" --set replicates=1 --set target.num_images=100
+  one_lr='tune={over: {train.lr: [0.004]}, select: val/top1, per: cell}'
+  for spec in 12-wide-source 10-large-source; do
+    enqueue "$spec" --set "target=$low" --set train.steps=10 --set train.warmup_steps=3 \
+      --set replicates=1
+  done
+  enqueue 12-grow-or-wide --set "target=$high}" --set train.steps=6 --set replicates=1 --set "$one_lr"
+  arms='[{name: wa, set: {growth: {type: wa, units: 8}}}, {name: da, set: {growth: {type: da, units: 8}}}]'
+  for spec in 10-grow 10-grow-large; do
+    enqueue "$spec" --set "target=$high}" --set train.steps=6 --set replicates=1 --set "$one_lr" \
+      --set "factors.growth=$arms"
+  done
+  enqueue 11-grow-real-images --set train.steps=3 --set replicates=1 --set target.decode_size=64 \
+    --set 'factors.target.per_class=[10]' --set target.val_per_class=10 \
+    --set 'tune={over: {train.lr: [0.01]}, select: val/auroc, per: cell}'
 else
   if [ ! -d "$fashion" ]; then
     if [ ! -d "$debian" ]; then
@@ -66,11 +89,15 @@ else
     done
     mv "$fashion.part" "$fashion"
   fi
-  for spec in source 1-learning-rate 2-classes-sources 2-classes 3-imbalance 4-top-layers 4-changes \
-    5-freeze-or-tune 6-real-images 7-distances 8-distances 8-layers 8-retrieval; do
+  all='source 1-learning-rate 2-classes-sources 2-classes 3-imbalance 4-top-layers 4-changes
+    5-freeze-or-tune 6-real-images 7-distances 8-distances 8-layers 8-retrieval
+    9-sources 9-early-wide-deep 9-retrieval'
+  grow='source 12-wide-source 12-grow-or-wide 11-grow-real-images 10-grow 10-large-source
+    10-grow-large'
+  [ "$mode" = grow ] && wanted=$grow || wanted=$all
+  for spec in $wanted; do
     enqueue "$spec"
   done
-  more='twin-8-distances twin-8-retrieval'
 fi
 
 printf '\nA daemon works on them (log: %s/daemon.out). Ctrl-C is safe: a later call goes on.\n' \
@@ -78,13 +105,22 @@ printf '\nA daemon works on them (log: %s/daemon.out). Ctrl-C is safe: a later c
 ftd daemon --until-idle 2>>"$FTD_HOME/daemon.out" &
 daemon=$!
 trap 'kill "$daemon" 2>/dev/null || true' INT TERM
-names='twin-1-learning-rate twin-2-classes twin-3-imbalance twin-5-freeze-or-tune twin-6-real-images'
-others='twin-source twin-2-sources twin-4-top-layers twin-4-changes twin-7-distances twin-8-layers'
+names='twin-1-learning-rate twin-2-classes twin-3-imbalance twin-5-freeze-or-tune twin-6-real-images
+  twin-8-layers twin-9-early-wide-deep twin-9-retrieval'
+others='twin-source twin-2-sources twin-9-sources twin-4-top-layers twin-4-changes twin-7-distances'
+growing='twin-12-grow-or-wide twin-11-grow-real-images twin-10-grow twin-10-grow-large'
+case "$mode" in
+  smoke) names="$names $growing" ;;
+  grow) names="$growing" others='' ;;
+  *) others="$others twin-8-distances twin-8-retrieval" ;;
+esac
 # shellcheck disable=SC2086
-ftd wait $names $others $more
+ftd wait $names $others
 wait "$daemon"
-for name in $names twin-8-layers; do
+for name in $names; do
   ftd summary "$name"  # with --metric test/balanced_accuracy and others: what else was measured
 done
-ftd changes twin-4-changes
-ftd distances twin-7-distances
+if [ "$mode" != grow ]; then
+  ftd changes twin-4-changes
+  ftd distances twin-7-distances
+fi

@@ -147,7 +147,7 @@ def _section(text: str, folder: str | None) -> tuple[dict[str, Any], Path]:
 
 def _from_file(text: str) -> dict[str, Any]:
     from ftd.cli.enqueue import read_spec
-    from ftd.includes import fragments, merged
+    from ftd.spec.includes import fragments, merged
 
     content, source, base = read_spec(text)
     section = merged(content, source, fragments(content, source, base)).plain().get("target")

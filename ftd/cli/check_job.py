@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
     """Check, saying each step; a job that breaks its contract is an error."""
     from ftd.check_job import check_spec
     from ftd.cli.enqueue import read_spec
-    from ftd.includes import fragments
     from ftd.source import absolute
+    from ftd.spec.includes import fragments
 
     text, origin, base = "{}", "params", Path.cwd()
     if args.params is not None:

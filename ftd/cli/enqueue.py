@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _request(args: argparse.Namespace) -> EnqueueRequest:
-    from ftd.includes import fragments
+    from ftd.spec.includes import fragments
 
     text, source, base = read_spec(args.spec)
     if not is_utf8(str(base)):  # it goes into the ledger
@@ -80,7 +80,7 @@ def read_spec(spec: str) -> tuple[str, str, Path]:
 
     Raises SpecError when it cannot be read.
     """
-    from ftd.yamltext import MAX_BYTES
+    from ftd.spec.yamltext import MAX_BYTES
 
     piped = spec == "-"
     source = "standard input" if piped else spec

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the schema."""
-    from ftd.schema import schema
+    from ftd.planning.schema import schema
 
     print_json(schema(args.job))
     return 0

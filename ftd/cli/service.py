@@ -16,8 +16,8 @@ from ftd.daemon.submit import asking_user
 from ftd.errors import ConfigError
 from ftd.files import seal
 from ftd.layout import Home
-from ftd.systemd import Manager, lingers
-from ftd.unit import Unit, home_in
+from ftd.service.systemd import Manager, lingers
+from ftd.service.unit import Unit, home_in
 from ftd.views.phrases import count
 
 

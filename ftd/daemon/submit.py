@@ -25,8 +25,8 @@ from ftd.states import RunState, Wish
 if TYPE_CHECKING:
     from ftd.ledger.enqueue import Enqueued
     from ftd.ledger.history import Estimate
-    from ftd.plan import Plan
-    from ftd.spec import ExperimentSpec
+    from ftd.planning.plan import Plan
+    from ftd.spec.experiment import ExperimentSpec
 
 
 MAX_PRIORITY = 1000  # as in a spec
@@ -37,7 +37,7 @@ class EnqueueRequest:
     """Turn a spec into runs.
 
     `overrides` maps parameter paths to YAML text; `fragments` has the texts of the files that the
-    spec includes, as :func:`ftd.includes.fragments` reads them.
+    spec includes, as :func:`ftd.spec.includes.fragments` reads them.
     """
 
     spec_text: str
@@ -158,9 +158,9 @@ def _change(home: Home, request: ChangeRequest, who: str) -> tuple[int, ...]:
 def _plan(home: Home, request: EnqueueRequest, ledger: Ledger | None) -> Plan:
     """The plan of a request; without a `ledger`, as in a new home."""
     from ftd.ledger.producers import producers
-    from ftd.plan import make_plan
-    from ftd.producers import no_runs
-    from ftd.spec import parse
+    from ftd.planning.plan import make_plan
+    from ftd.planning.producers import no_runs
+    from ftd.spec.experiment import parse
 
     spec = parse(request.spec_text, request.source, request.overrides, request.fragments)
     _check_allowed(home, spec, Path(request.base))

@@ -18,7 +18,7 @@ from ftd.ledger.db import Ledger, chunks
 from ftd.ledger.models import Experiment, Membership, Run
 from ftd.ledger.producers import write_dependencies
 from ftd.ledger.wishes import requeue, settle
-from ftd.plan import Plan, PlannedRun
+from ftd.planning.plan import Plan, PlannedRun
 from ftd.states import RunState, Wish
 
 

@@ -9,7 +9,7 @@ from peewee import ModelSelect, fn
 
 from ftd.ledger.db import Ledger
 from ftd.ledger.models import Artifact, Attempt, JSONText, Run
-from ftd.plan import Plan
+from ftd.planning.plan import Plan
 from ftd.states import RunState
 
 MAX_RUNS = 2000  # the ones that ended last

@@ -10,8 +10,8 @@ from ftd.errors import UnknownName
 from ftd.ledger.db import Ledger, chunks
 from ftd.ledger.models import Artifact, Dependency, Membership, Run
 from ftd.ledger.names import experiment_id, is_run, run_id
-from ftd.plan import PlannedRun
-from ftd.producers import Producer, no_runs
+from ftd.planning.plan import PlannedRun
+from ftd.planning.producers import Producer, no_runs
 from ftd.states import RunState
 
 

@@ -6,9 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from ftd.confounding import confounded
 from ftd.ledger.history import Estimate
-from ftd.plan import Place, Plan
+from ftd.planning.plan import Place, Plan
+from ftd.spec.confounding import confounded
 from ftd.states import RunState
 from ftd.views.phrases import count, duration, level, size
 from ftd.views.table import Table, table

@@ -52,6 +52,7 @@ class AttemptContext:
         self._shared = {SHARED_ACTUAL: 0.0, SHARED_ALONE: 0.0}
         self._told_shared = dict(self._shared)
         self._asked: str | None = None
+        self._store = Store(Path(order.store), self._used)
 
     @property
     def seeds(self) -> Mapping[str, int]:
@@ -75,7 +76,7 @@ class AttemptContext:
 
     @property
     def store(self) -> Store:
-        return Store(Path(self._order.store), self._used)
+        return self._store
 
     @property
     def artifacts(self) -> tuple[Mapping[str, Any], ...]:
@@ -190,8 +191,9 @@ class AttemptContext:
         all_at_once([self._events.sync, *(partial(fsync_file, path) for path in kept)])
 
     def close(self) -> None:
-        """Close the event stream."""
+        """Close the event stream, and give back what the store holds in memory."""
         self._events.close()
+        self._store.close()
 
     def _used(self, actual_s: float, alone_s: float) -> None:
         self._shared[SHARED_ACTUAL] += actual_s

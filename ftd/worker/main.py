@@ -34,6 +34,7 @@ from ftd.protocol import (
     Result,
 )
 from ftd.source import CODE, SOURCE, planned_job, verify_interpreter
+from ftd.spare import drop_abandoned
 from ftd.states import Outcome
 from ftd.worker.context import AttemptContext
 from ftd.worker.log import say
@@ -97,6 +98,7 @@ def attempt(
     # A power cut ends the worker too: nobody asks then who it was.
     seal_json(directory / WORKER, own_identity().as_json(), lasting=False)
     (directory / HEARTBEAT).touch()
+    drop_abandoned()
 
     context = make_context(directory, order)
     (process or Process()).listen(context.signalled)

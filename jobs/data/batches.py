@@ -18,7 +18,7 @@ from jobs.data.augment import Augmentation, Look, Views, central
 from jobs.data.images import Images, Pixels
 from jobs.data.keyed import Bits, Indices
 from jobs.data.mixing import Mix
-from jobs.data.order import Order
+from jobs.data.order import Drawing
 from jobs.data.resized_crop import resized
 from jobs.records import Preprocessing
 
@@ -53,9 +53,9 @@ class Loader:
         self._shift = (-mean / std).view(1, 3, 1, 1).to(self._device)
 
     def training(
-        self, train: Indices, order: Order, augmentation: Augmentation, steps: range
+        self, train: Indices, order: Drawing, augmentation: Augmentation, steps: range
     ) -> Iterator[Batch]:
-        """The batches of `steps`; each depends on its step alone."""
+        """The batches of `steps`, of samples `train`; each depends on its step alone."""
 
         def gather(step: int) -> Batch:
             indices = train[order.batch(step)]

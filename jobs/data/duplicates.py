@@ -37,15 +37,17 @@ class Twins:
         return self.identical | self.near
 
 
-def twins(images: Images, indices: Indices, others: Indices) -> Twins:
+def twins(images: Images, indices: Indices, others: Indices, *, of: Images | None = None) -> Twins:
     """The samples `indices` compared with the samples `others` (boolean masks over `indices`).
 
+    The others are those `of` another dataset, decoded to the same size, or of the same one.
     Identical: equal digests of the decoded pixels.  Near: perceptual hashes that differ in at most
     NEAR_BITS of 64 bits.
     """
-    pixels, hashes = images.pixel_digests, images.hashes
-    identical = np.isin(pixels[indices], pixels[others])
-    return Twins(identical, has_near(hashes[indices], hashes[others]) & ~identical)
+    of = of or images
+    identical = np.isin(images.pixel_digests[indices], of.pixel_digests[others])
+    near = has_near(images.hashes[indices], of.hashes[others])
+    return Twins(identical, near & ~identical)
 
 
 def without_twins(images: Images, splits: Splits) -> Splits:

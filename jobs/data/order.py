@@ -3,10 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
 from jobs.data.keyed import Bits, Indices, keyed_bits, keyed_order, splitmix64
+
+
+class Drawing(Protocol):
+    """Which samples make up the batch of a step: whatever can be asked for any step."""
+
+    def batch(self, step: int) -> Indices:
+        """Their positions (0..N-1)."""
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch (from 0) that `step` (from 0) is part of."""
+
+    def keys(self, step: int, digests: Bits) -> Bits:
+        """What draws for the samples of `step` are keyed by; theirs are `digests`."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Which positions (int64, N) an epoch takes, in order; ``repeats`` says of each how often it
+    was taken before in this epoch (None: never)."""
+
+    positions: Indices
+    repeats: Indices | None = None
 
 
 @dataclass
@@ -21,7 +44,7 @@ class Order:
     digests: Bits
     batch_size: int
     seed: int
-    _latest: tuple[int, Indices] | None = field(default=None, repr=False)  # saves sorting again
+    _latest: tuple[int, Epoch] | None = field(default=None, init=False, repr=False)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -33,10 +56,8 @@ class Order:
         return step // self.steps_per_epoch
 
     def epoch(self, number: int) -> Indices:
-        """Epoch `number`'s permutation of 0..N-1."""
-        if self._latest is None or self._latest[0] != number:
-            self._latest = number, keyed_order(self.digests, "order", self.seed, number)
-        return self._latest[1]
+        """The positions that epoch `number` takes, in its order."""
+        return self._epoch(number).positions
 
     def batch(self, step: int) -> Indices:
         """The positions (0..N-1) that make up the batch of `step`."""
@@ -49,8 +70,23 @@ class Order:
         return slice(num_samples * part // parts, num_samples * (part + 1) // parts)
 
     def keys(self, step: int, digests: Bits) -> Bits:
-        """What draws for the samples of `step` are keyed by; theirs are `digests`."""
-        return digests
+        """What draws for the samples of `step` are keyed by: their `digests`, but each repeat in
+        an epoch has another key, so that it looks different."""
+        repeats = self._epoch(self.epoch_of(step)).repeats
+        if repeats is None:
+            return digests
+        again = repeats[self.batch_of(step)].astype(np.uint64)
+        return np.where(again == 0, digests, splitmix64(digests ^ splitmix64(again)))
+
+    def _epoch(self, number: int) -> Epoch:
+        latest = self._latest
+        if latest is None or latest[0] != number:
+            latest = number, self._taken(number)
+            self._latest = latest  # at once: several threads ask
+        return latest[1]
+
+    def _taken(self, number: int) -> Epoch:
+        return Epoch(keyed_order(self.digests, "order", self.seed, number))
 
 
 @dataclass
@@ -64,26 +100,16 @@ class BalancedOrder(Order):
     """
 
     labels: Indices = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    _repeats: Indices = field(default_factory=lambda: np.zeros(0, dtype=np.int64), repr=False)
 
-    def epoch(self, number: int) -> Indices:
-        """The positions (int64, N) of epoch `number`; some occur several times, some not at all."""
-        if self._latest is None or self._latest[0] != number:
-            drawn, passes, repeats = self._draws(number)
-            again = splitmix64(self.digests[drawn] ^ splitmix64(passes.astype(np.uint64)))
-            places = np.argsort(keyed_bits(again, "order", self.seed, number), kind="stable")
-            self._latest, self._repeats = (number, drawn[places]), repeats[places]
-        return self._latest[1]
+    def _taken(self, number: int) -> Epoch:
+        """Some occur several times, some not at all."""
+        drawn, passes = self._draws(number)
+        again = splitmix64(self.digests[drawn] ^ splitmix64(passes.astype(np.uint64)))
+        places = np.argsort(keyed_bits(again, "order", self.seed, number), kind="stable")
+        return Epoch(drawn[places], occurrences(drawn)[places])
 
-    def keys(self, step: int, digests: Bits) -> Bits:
-        """As the samples' `digests`, but each repeat in an epoch has another key."""
-        part = self.batch_of(step)
-        self.epoch(self.epoch_of(step))
-        repeats = self._repeats[part].astype(np.uint64)
-        return np.where(repeats == 0, digests, splitmix64(digests ^ splitmix64(repeats)))
-
-    def _draws(self, number: int) -> tuple[Indices, Indices, Indices]:
-        """An epoch's draws: position, how often its class was gone through before, repeat."""
+    def _draws(self, number: int) -> tuple[Indices, Indices]:
+        """An epoch's draws: position, and how often its class was gone through before."""
         classes = np.unique(self.labels)
         found = []
         for rank, label in enumerate(classes.tolist()):
@@ -98,11 +124,10 @@ class BalancedOrder(Order):
                 drawn = order[places[passes == which]]
                 found.append((drawn, np.full(len(drawn), which)))
         drawn = np.concatenate([positions for positions, _ in found])
-        passes = np.concatenate([which for _, which in found])
-        return drawn, passes, _occurrences(drawn)
+        return drawn, np.concatenate([which for _, which in found])
 
 
-def _occurrences(positions: Indices) -> Indices:
+def occurrences(positions: Indices) -> Indices:
     """How often each entry occurred before it."""
     order = np.argsort(positions, kind="stable")
     ordered = positions[order]

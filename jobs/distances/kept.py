@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ftd.files import MANIFEST
 from ftd.job import Context
 from jobs.distances.halves import Estimate
 from jobs.distances.measures import Found, Measuring
@@ -22,13 +22,16 @@ def taken(
 ) -> tuple[Found, bool]:
     """What `measure` finds, and whether it had to be computed now."""
     key = measuring.key(measure, numerics)
-    is_new = not (context.store.folder("distances", key) / MANIFEST).exists()
+    is_new = not context.store.has("distances", key)
     if is_new:
         measuring.prepare(measure)  # before, so that its cost is not counted twice
 
+    @cache  # also where there is no room to keep it
+    def text() -> str:
+        return _text(measuring.measured(measure))
+
     def make() -> Mapping[str, Any]:
-        text = _text(measuring.measured(measure))
-        return {FILE: lambda path: path.write_text(text)}
+        return {FILE: lambda path: path.write_text(text())}
 
     folder = context.store.entry("distances", key, make)
     return _read(folder / FILE), is_new

@@ -21,14 +21,13 @@ from ftd.errors import InputError
 from ftd.job import Context
 from jobs.data.images import Images
 from jobs.data.keyed import Indices
-from jobs.features.backbone import Backbone
 from jobs.features.fingerprint import fingerprint
+from jobs.features.seeing import Pass, Seeing
 from jobs.features.shards import Bundle, Part, Shard, Vectors
 from jobs.features.views import ORIGINAL, View
 from jobs.params.features import Pooling
 
 if TYPE_CHECKING:
-    from jobs.features.forward import Forward
     from jobs.features.shards import Spool
 
 # The batch's geometry is part of the numbers, so it is fixed, as for validation.
@@ -56,7 +55,7 @@ class Features:
     _shards: Sequence[Indices]
     _folders: Mapping[tuple[str, Bundle], Sequence[Path]]
     _where: str = field(default="")
-    _opened: dict[Path, Shard] = field(default_factory=dict, repr=False)
+    _opened: dict[tuple[Path, Part], Vectors | None] = field(default_factory=dict, repr=False)
 
     def matrix(self, layer: int, pooling: Pooling, view: View = ORIGINAL) -> Vectors:
         """Float32 (N, D): a row per sample in :attr:`indices`, only to be read.
@@ -74,28 +73,33 @@ class Features:
 
         Raises LookupError for a sample that is none of :attr:`indices`.
         """
-        covered = np.concatenate(self._shards)
-        places = np.minimum(np.searchsorted(covered, indices), len(covered) - 1)
-        if not np.array_equal(covered[places], indices):
+        places = np.minimum(np.searchsorted(self._covered, indices), len(self._covered) - 1)
+        if not np.array_equal(self._covered[places], indices):
             raise LookupError("features of samples that were not asked for")
-        found: Vectors | None = None
-        start = 0
-        for number, shard in enumerate(self._shards):
-            inside = np.flatnonzero((places >= start) & (places < start + len(shard)))
-            if len(inside) or (found is None and number == len(self._shards) - 1):
-                vectors = self._vectors(number, (layer, pooling), view)
-                if found is None:
-                    found = np.empty((len(indices), vectors.shape[1]), np.float32)
-                found[inside] = vectors[places[inside] - start]
-            start += len(shard)
-        assert found is not None, "there is at least one shard"
+        numbers = np.searchsorted(self._starts, places, side="right") - 1
+        width = self._vectors(0, (layer, pooling), view).shape[1]
+        found = np.empty((len(indices), width), np.float32)
+        for number in np.unique(numbers).tolist():
+            inside = numbers == number
+            vectors = self._vectors(number, (layer, pooling), view)
+            found[inside] = vectors[places[inside] - self._starts[number]]
         return found
+
+    @cached_property
+    def _covered(self) -> Indices:
+        """The samples of all shards."""
+        return np.concatenate(self._shards)
+
+    @cached_property
+    def _starts(self) -> Indices:
+        """Where each shard begins among them."""
+        return np.cumsum([0, *map(len, self._shards[:-1])])
 
     def _vectors(self, number: int, part: Part, view: View) -> Vectors:
         folder = self._folders[view.name, Bundle.of(part)][number]
-        if folder not in self._opened:
-            self._opened[folder] = Shard(folder)
-        found = self._opened[folder].vectors(part)
+        if (folder, part) not in self._opened:
+            self._opened[folder, part] = Shard(folder).vectors(part)
+        found = self._opened[folder, part]
         if found is None:
             raise InputError(
                 f"{self._where} gives no single map of features behind layer {part[0]}",
@@ -106,7 +110,7 @@ class Features:
 
 
 def features(
-    backbone: Backbone,
+    backbone: Seeing,
     images: Images,
     crop_size: int,
     layers: Sequence[int],
@@ -140,7 +144,7 @@ def features(
             for bundle, folder in found.items():
                 folders[view.name, bundle][number] = folder
     context.timing(NUM_FORWARDS, float(work.num_forwards), 0)
-    return Features(members, work.num_forwards, shards, folders, backbone.model.name)
+    return Features(members, work.num_forwards, shards, folders, backbone.name)
 
 
 def _bundles(parts: Sequence[Part]) -> tuple[Bundle, ...]:
@@ -173,7 +177,7 @@ class _Work:
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: Seeing,
         images: Images,
         crop_size: int,
         context: Context,
@@ -197,12 +201,9 @@ class _Work:
         }
 
     @cached_property
-    def _forward(self) -> Forward:
-        from jobs.features.forward import Forward  # torch
-
-        return Forward(
-            self._backbone, self._images, self._crop_size, self._batch_size, self._context.device
-        )
+    def _forward(self) -> Pass:
+        device = self._context.device
+        return self._backbone.forward(self._images, self._crop_size, self._batch_size, device)
 
     def entries(
         self, indices: Indices, view: View, asked: Sequence[Bundle], also: Sequence[Bundle]
@@ -220,7 +221,7 @@ class _Work:
                 missing = [
                     other
                     for other in dict.fromkeys([*asked, *also])
-                    if other == bundle or not store.folder("features", key(other)).exists()
+                    if other == bundle or not store.has("features", key(other))
                 ]
                 spools.update(self._passed(indices, view, missing))
             return spools[bundle].writers()
@@ -249,7 +250,7 @@ class _Work:
         self, indices: Indices, view: View, bundles: Sequence[Bundle]
     ) -> Mapping[Bundle, Spool]:
         """The vectors of the samples, computed."""
-        folder = self._context.store.root / "features"
+        folder = self._context.store.scratch / "features"
         found = self._forward(indices, view, bundles, folder, self._told)
         self.num_forwards += len(indices)
         return found

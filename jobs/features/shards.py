@@ -120,4 +120,5 @@ class Shard:
             return None
         offset, width = found
         shape = (self.num_rows, width)
-        return np.memmap(self._folder / BLOCKS, "<f4", "r", offset, shape)
+        mapped = np.memmap(self._folder / BLOCKS, "<f4", "r", offset, shape)
+        return np.asarray(mapped)  # a plain array: numpy's memmap makes each row dear

@@ -33,11 +33,15 @@ from jobs.sources import WeightsRun
 
 @dataclass(frozen=True)
 class Source:
-    """The images that the source was tested on, and how the network sees them."""
+    """The images that the source was tested on, and how the network sees them.
+
+    ``trained_on`` are rows of others, which may be trained on again.
+    """
 
     model: ModelParams
     loader: Loader
     indices: Indices
+    trained_on: Indices
     scoring: Scoring
     context: Context
 
@@ -49,9 +53,10 @@ class Source:
         """
         assert isinstance(model.weights, WeightsRun)
         called = model.weights.kept.called
-        wanted_here = np.isin(data.images.digests, tested_on(called, context))
+        tested = np.isin(data.images.digests, tested_on(called, context))
+        wanted_here = tested
         if not wanted.multi_label:
-            wanted_here &= data.listing.labels >= 0  # of a class that is not left out
+            wanted_here = tested & (data.listing.labels >= 0)  # of a class that is not left out
         indices = np.flatnonzero(wanted_here)
         if not len(indices):
             raise DataError(
@@ -62,7 +67,8 @@ class Source:
         crop_size = wanted.crop_size or wanted.decode_size
         loader = Loader(data.images, crop_size, model.preprocessing, context.device)
         scoring = Scoring(len(data.listing.class_names), wanted.multi_label, data.terciles)
-        return cls(model, loader, indices, scoring, context)
+        train = data.splits.train
+        return cls(model, loader, indices, train[~tested[train]], scoring, context)
 
     def network(self) -> Network:
         """The network as it was, with its own classifier."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import torch
+
 from ftd.errors import InputError
 from ftd.job import Checkpoint
 from jobs.growth.blocks import block_metrics
@@ -11,10 +13,12 @@ from jobs.growth.forgetting import Source
 from jobs.growth.gradmax import aim
 from jobs.growth.pace import Pace
 from jobs.growth.place import classifier_path, place_in
+from jobs.growth.rehearsing import Rehearsing
 from jobs.growth.remembering import Remembering
+from jobs.growth.source_classifier import SourceClassifier
 from jobs.growth.surgery import grow, grow_state, num_growths
 from jobs.models.network import Network
-from jobs.params.growth import GrowthParams, LwfParams
+from jobs.params.growth import ForgettingParams, GrowthParams
 from jobs.train.loop import Training
 from jobs.train.state import TrainingState
 from jobs.train.step import Penalty
@@ -33,20 +37,28 @@ class Growing(Additions):
         wanted: GrowthParams,
         init_seed: int,
         source: Callable[[Checkpoint | None], Source] | None = None,
-        lwf: LwfParams | None = None,
+        forgetting: ForgettingParams | None = None,
     ) -> None:
-        """`source` gives what forgetting is measured on, if it is; `lwf` is against it."""
+        """`source` gives what forgetting is measured on, where that is wanted."""
         self._wanted = wanted
         self._init_seed = init_seed
         self._num_before = 0
         self._prepare_source = source
         self._source: Source | None = None
-        self._lwf = lwf
+        self._lwf = forgetting.lwf if forgetting is not None else None
+        self._rehearse = forgetting.rehearse if forgetting is not None else None
+        self._remembering: Remembering | None = None
+        self._rehearsing: Rehearsing | None = None
 
     def prepare(self, checkpoint: Checkpoint | None) -> None:
         """The source's images."""
         if self._prepare_source is not None:
             self._source = self._prepare_source(checkpoint)
+
+    def shows_images(self) -> bool:
+        """So it is where the source, too, is asked about them, or growth comes in the middle."""
+        grows_later = self._wanted.at_step is not None and self._wanted.type != "none"
+        return grows_later or self._lwf is not None or self._rehearse is not None
 
     def built(self, network: Network, training: Training, step: int) -> Network:
         """The network, grown if that comes before training."""
@@ -58,6 +70,7 @@ class Growing(Additions):
                 where="growth.at_step",
                 fix="Grow earlier, or train longer",
             )
+        self._listen(network, training)
         self._num_before = num_parameters_of(network)
         if at_step is not None or self._wanted.type == "none":
             return network
@@ -67,6 +80,17 @@ class Growing(Additions):
         if step == 0:
             self._aim(grown, training, 0)
         return grown
+
+    def _listen(self, network: Network, training: Training) -> None:
+        """What is done against forgetting reads what the source's classifier would."""
+        if self._source is None or (self._lwf is None and self._rehearse is None):
+            return
+        classifier = SourceClassifier(self._source.network())
+        classifier.listen(network)
+        if self._lwf is not None:
+            self._remembering = Remembering(classifier, self._lwf)
+        if self._rehearse is not None:
+            self._rehearsing = Rehearsing(self._source, classifier, self._rehearse, training)
 
     def restoring(self, state: TrainingState, training: Training, step: int) -> None:
         """Grow the network that a checkpoint behind the growth is of; it brings the weights."""
@@ -79,6 +103,8 @@ class Growing(Additions):
     ) -> None:
         """Measure the pace of some steps; grow behind the wanted one."""
         pace = Pace(state.network) if self._paces(state.step + 1) else None
+        if self._rehearsing is not None:
+            self._rehearsing.draw(state, training.num_steps)
         take()
         if pace is not None:
             for group, value in pace.since().items():
@@ -89,11 +115,10 @@ class Growing(Additions):
 
     def penalty(self, network: Network) -> Penalty | None:
         """What the network forgets, where that is to be little."""
-        if self._source is None or self._lwf is None:
-            return None
-        remembering = Remembering(self._source.network(), self._lwf)
-        remembering.listen(network)
-        return remembering
+        terms = [term for term in (self._remembering, self._rehearsing) if term is not None]
+        if len(terms) < 2:
+            return terms[0] if terms else None
+        return lambda images: torch.stack([term(images) for term in terms]).sum()
 
     def final_metrics(
         self, training: Training, state: TrainingState, pause: Callable[[], None]

@@ -112,11 +112,11 @@ def grow_state(
     Old tensors keep their optimizer state and their average.
     """
     network, optimizer, average = state.network, state.optimizer, state.average
-    known = optimizer_state(network, optimizer)
+    known = optimizer_state(network.trainable(), optimizer)
     grown = grow(network, wanted, size=size, init_seed=init_seed)
     device = str(state.sums.device)
     fresh = TrainingState.initial(grown, train, device)
-    load_optimizer_state(grown, fresh.optimizer, known)
+    load_optimizer_state(grown.trainable(), fresh.optimizer, known)
     if train.optimizer == "sgd" and train.momentum:
         _rest(grown, fresh.optimizer)
     if average is not None and fresh.average is not None:

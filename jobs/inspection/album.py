@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ from PIL import Image
 
 from ftd.seeds import keyed_hash
 from jobs.data.keyed import keyed_order
+from jobs.growth.parts import Units
 from jobs.inspection.embedding import MIN_IMAGES, embedded
 from jobs.inspection.material import Material
 from jobs.inspection.pictures import Excited, filter_sheet, image_map, top_images
-from jobs.inspection.representation import most_exciting, most_selective, side
+from jobs.inspection.representation import Features, most_exciting, most_selective, side
 from jobs.inspection.weights import first_filters
 from jobs.layers import Treatment
 
@@ -24,7 +26,7 @@ def filters(material: Material) -> Image.Image | None:
     """The first layer's filters before and after; None where it sees no colours, or had no
     weights before."""
     networks = material.networks
-    if networks.treatments[0] == Treatment.R:
+    if networks.treatment(1) == Treatment.R:
         return None
     before, after = (
         first_filters(one.module, one.layers[0], one.state())
@@ -35,23 +37,48 @@ def filters(material: Material) -> Image.Image | None:
 
 def units(material: Material) -> Image.Image | None:
     """Units of the layer asked for, with the images that excite them most; None for no units."""
-    pictures, layer = material.params.pictures, int(material.params.pictures.layer)
-    if not pictures.units:
+    layer = int(material.params.pictures.layer)
+    if not material.params.pictures.units:
         return None
-    names, sides = material.class_names, material.features(layer)
-    before, after = (side(one, material.labels, len(names)) for one in sides)
+    return _units_of(material, material.name(layer), material.features(layer))
+
+
+def new_units(material: Material) -> dict[str, Image.Image]:
+    """The same of units that the run grew: a picture for each part that is such units, by its name.
+
+    Where no scaling follows, what a part is heard to say has the old units in front.
+    """
+    if not material.params.pictures.units or material.params.layers is not None:
+        return {}
+    networks, found = material.networks, {}
+    for number in networks.grown:
+        (path,) = networks.layer(number).modules
+        part = networks.after.module.get_submodule(path)
+        if isinstance(part, Units):
+            heard = material.features(number)["after"]
+            own = slice(-part.out_features, None)
+            sides = {"after": Features(heard.means[:, own], heard.peaks[:, own])}
+            found[material.name(number)] = _units_of(material, material.name(number), sides)
+    return found
+
+
+def _units_of(material: Material, name: str, sides: Mapping[str, Features]) -> Image.Image:
+    """Those units of a layer that detect a class best after the run."""
+    pictures, names = material.params.pictures, material.class_names
+    measured = {when: side(one, material.labels, len(names)) for when, one in sides.items()}
+    after = measured["after"].units
     shown = []
-    for unit in most_selective(after, pictures.units):
-        tops = [
-            [
+    for unit in most_selective(measured["after"], pictures.units):
+        tops = {
+            when: [
                 material.data.images.pixels(int(material.indices[row]))
                 for row in most_exciting(one.peaks, unit, pictures.images)
             ]
-            for one in sides
-        ]
-        first, then = (measured.units.best[unit] for measured in (before, after))
-        text = f"{material.name(layer)} unit {unit}: AP {first:.2f}, then {then:.2f}"
-        shown.append(Excited(f"{text} ({names[after.units.best_class[unit]]})", *tops))
+            for when, one in sides.items()
+        }
+        text = ", then ".join(f"{one.units.best[unit]:.2f}" for one in measured.values())
+        text = f"{name} unit {unit}: AP {text} ({names[after.best_class[unit]]})"
+        shown.append(Excited(text, tops.get("before", ()), tops["after"]))
     return top_images(shown, pictures.images)
 
 
@@ -59,7 +86,7 @@ def mapped(material: Material) -> tuple[Image.Image, Arrays] | None:
     """The images by what the layer asked for says of them, and where they are; None for too few.
 
     The places are ``map_before`` and ``map_after`` (N, 2), with ``map_labels`` and the images'
-    ``map_digests`` (N).
+    ``map_digests`` (N); of a network that grew also ``map_grown``: by what its classifier reads.
     """
     pictures, layer = material.params.pictures, int(material.params.pictures.layer)
     seed = keyed_hash("map", material.context.seeds["order"])
@@ -67,12 +94,14 @@ def mapped(material: Material) -> tuple[Image.Image, Arrays] | None:
     rows = np.sort(keyed_order(digests, seed)[: pictures.map_images])
     if len(rows) < MIN_IMAGES:
         return None
-    before, after = (embedded(one.means[rows], seed) for one in material.features(layer))
+    sides = dict(material.features(layer))
+    if material.networks.grown and material.params.layers is None:
+        sides["grown"] = material.features(material.networks.grown[-1])["after"]
+    places = {when: embedded(one.means[rows], seed) for when, one in sides.items()}
     labels = material.labels[rows]
     arrays = {
-        "map_before": before,
-        "map_after": after,
+        **{f"map_{when}": found for when, found in places.items()},
         "map_labels": labels,
         "map_digests": digests[rows].view(np.int64),
     }
-    return image_map(before, after, labels, material.class_names), arrays
+    return image_map(places, labels, material.class_names), arrays

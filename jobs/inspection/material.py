@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +18,6 @@ from jobs.features.extract import features
 from jobs.inspection.networks import Compared, check_untested, compared
 from jobs.inspection.probing import Labelled
 from jobs.inspection.representation import Features
-from jobs.layers import numbered
 from jobs.params.changes import ChangesParams
 from jobs.params.features import Pooling
 from jobs.records import Preprocessing
@@ -55,51 +55,59 @@ class Material:
             context.checkpoint(0, dict)
 
         ended = params.model.model_copy(update={"weights": params.after})
-        assert params.target.crop_size is not None, "resolved"
+        crop_size = params.target.crop_size
+        assert crop_size is not None, "resolved"
+        looked_at = _layers(params, networks)
         before, after = (
             features(
                 backbone(model, context),
                 data.images,
-                params.target.crop_size,
-                _layers(params),
+                crop_size,
+                [layer for layer in looked_at if layer in network.numbers],
                 [MEANS, PEAKS],
                 context,
                 wanted=wanted,
                 progress=progress,
             )
-            for model in (params.model, ended)
+            for model, network in ((params.model, networks.before), (ended, networks.after))
         )
         return cls(params, data, context, networks, (before, after))
 
     @property
     def layers(self) -> list[int]:
         """The layers that are looked at."""
-        return _layers(self.params)
+        return _layers(self.params, self.networks)
 
     def name(self, layer: int) -> str:
         """What a layer is called."""
-        return self.networks.before.layers[layer - 1].name
+        return self.networks.layer(layer).name
 
-    def features(self, layer: int) -> tuple[Features, Features]:
-        """What a layer says about the compared images, before and after.
+    def features(self, layer: int) -> Mapping[str, Features]:
+        """What a layer says about the compared images, ``before`` and ``after``.
 
-        Raises InputError for a layer that gives no single map of features.
+        Of a part that the run grew, only ``after``.  Raises InputError for a layer that gives no
+        single map of features.
         """
-        before, after = (
-            Features(one.rows(layer, MEANS, self.indices), one.rows(layer, PEAKS, self.indices))
-            for one in self.passes
-        )
-        return before, after
+        return {
+            when: Features(
+                one.rows(layer, MEANS, self.indices), one.rows(layer, PEAKS, self.indices)
+            )
+            for when, one in self._passes_of(layer).items()
+        }
 
-    def labelled(self, layer: int, split: str) -> tuple[Labelled, Labelled]:
-        """What a layer says about the images of a split, before and after, with their classes.
-
-        Raises InputError as :meth:`features`.
-        """
+    def labelled(self, layer: int, split: str) -> Mapping[str, Labelled]:
+        """The same of the images of a split, with their classes."""
         indices = self.data.splits.by_name()[split]
         labels = self.data.listing.labels[indices]
-        before, after = (Labelled(one.rows(layer, MEANS, indices), labels) for one in self.passes)
-        return before, after
+        return {
+            when: Labelled(one.rows(layer, MEANS, indices), labels)
+            for when, one in self._passes_of(layer).items()
+        }
+
+    def _passes_of(self, layer: int) -> Mapping[str, Extracted]:
+        before, after = self.passes
+        earlier = {} if layer in self.networks.grown else {"before": before}
+        return {**earlier, "after": after}
 
     @cached_property
     def indices(self) -> Indices:
@@ -117,7 +125,7 @@ class Material:
         return self.data.listing.class_names
 
 
-def _layers(params: ChangesParams) -> list[int]:
+def _layers(params: ChangesParams, networks: Compared) -> list[int]:
     if params.layers is not None:
         return [int(layer) for layer in params.layers]
-    return list(range(1, len(numbered(params.model.name)) + 1))
+    return list(networks.numbers)

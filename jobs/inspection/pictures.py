@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,26 +85,27 @@ def top_images(units: Sequence[Excited], num_images: int) -> Image.Image:
     names = [written(unit.name) for unit in units]
     width = max(name.width for name in names)
     rows = [
-        beside([name, *(_strip(images, num_images) for images in (unit.before, unit.after))])
+        beside([name, *(strip(images, num_images) for images in (unit.before, unit.after))])
         for name, unit in zip((written(unit.name, width) for unit in units), units, strict=True)
     ]
-    strip = num_images * (IMAGE_SIDE + 2)
-    head = beside([written("", width), written("before", strip), written("after", strip)])
+    wide = num_images * (IMAGE_SIDE + 2)
+    head = beside([written("", width), written("before", wide), written("after", wide)])
     return framed(below([head, *rows]))
 
 
-def _strip(images: Sequence[Pixels], count: int) -> Image.Image:
+def strip(images: Sequence[Pixels], count: int) -> Image.Image:
+    """Images (H, W, 3) side by side, and room for those that are missing to `count`."""
     size = (IMAGE_SIDE, IMAGE_SIDE)
     shown = [Image.fromarray(one).resize(size, Image.Resampling.BICUBIC) for one in images]
     return beside([*shown, *[Image.new("RGB", size, NOTHING)] * (count - len(shown))], 2)
 
 
-def image_map(before: Floats, after: Floats, labels: Labels, names: Sequence[str]) -> Image.Image:
-    """Images as points (N, 2) before and after, coloured by their class (int64, N)."""
+def image_map(places: Mapping[str, Floats], labels: Labels, names: Sequence[str]) -> Image.Image:
+    """Images as points (N, 2), a map for each title, coloured by their class (int64, N)."""
     colours = [class_colour(label, len(names)) for label in range(len(names))]
     maps = [
         captioned(title, _points(points, [colours[label] for label in labels]))
-        for title, points in (("before", before), ("after", after))
+        for title, points in places.items()
     ]
     return framed(beside([*maps, _legend(names, colours)], 2 * GAP))
 

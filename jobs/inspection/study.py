@@ -74,10 +74,10 @@ def conclude(material: Material) -> Completed:
 
 def _measure_weights(material: Material, layer: int, findings: Findings) -> None:
     networks = material.networks
-    if networks.treatments[layer - 1] == Treatment.R:
+    if networks.treatment(layer) == Treatment.R:
         return  # it had no weights before
     before, after = networks.before, networks.after
-    found = moved(before.module, before.layers[layer - 1], before.state(), after.state())
+    found = moved(before.module, networks.layer(layer), before.state(), after.state())
     if found is not None:
         findings.add("change", material.name(layer), weight_measures(found))
         findings.arrays[f"unit_drift/{material.name(layer)}"] = found.weights.unit_drifts
@@ -86,14 +86,15 @@ def _measure_weights(material: Material, layer: int, findings: Findings) -> None
 def _measure_features(material: Material, layer: int, findings: Findings) -> bool:
     """Whether the layer has features; of layers that were asked for by name, InputError says so."""
     try:
-        before, after = material.features(layer)
+        sides = material.features(layer)
     except InputError:
         if material.params.layers is not None:
             raise
         return False
     name, split = material.name(layer), material.params.images
-    findings.add(split, name, {"cka": cka(before, after)})
-    for when, one in (("before", before), ("after", after)):
+    if "before" in sides:
+        findings.add(split, name, {"cka": cka(sides["before"], sides["after"])})
+    for when, one in sides.items():
         found = side(one, material.labels, len(material.class_names))
         measures = found.measures().items()
         findings.add(split, name, {f"{measure}_{when}": value for measure, value in measures})
@@ -108,9 +109,9 @@ def _measure_features(material: Material, layer: int, findings: Findings) -> boo
 
 
 def _probe(material: Material, layer: int, findings: Findings) -> None:
-    sides = zip(material.labelled(layer, "train"), material.labelled(layer, "val"), strict=True)
-    for when, (train, val) in zip(("before", "after"), sides, strict=True):
-        value = probed(train, val, len(material.class_names))
+    train, val = (material.labelled(layer, split) for split in ("train", "val"))
+    for when in train:
+        value = probed(train[when], val[when], len(material.class_names))
         findings.add("val", material.name(layer), {f"probe_{when}": value})
 
 
@@ -139,6 +140,7 @@ def weight_measures(found: Moved) -> dict[str, float]:
 
 def _keep_pictures(material: Material, findings: Findings) -> None:
     found = {FILTERS: album.filters(material), UNITS: album.units(material)}
+    found |= {f"units-{name}.png": picture for name, picture in album.new_units(material).items()}
     mapped = album.mapped(material)
     if mapped is not None:
         found[MAP] = mapped[0]

@@ -165,6 +165,14 @@ class LwfParams(Params):
     )
 
 
+class RehearseParams(Params):
+    """Joint training against forgetting, on images of the source, with its classifier as it was."""
+
+    weight: float = Field(
+        default=1.0, gt=0, description="What one of them counts beside one of the target's images."
+    )
+
+
 class ForgettingParams(Params):
     """What is measured of the source after the network has adapted."""
 
@@ -177,4 +185,10 @@ class ForgettingParams(Params):
         default=None,
         description="{weight, temperature}: on the target's images, what the old classifier says "
         "is pulled to what it said before; {} for the usual ones.",
+    )
+    rehearse: RehearseParams | None = Field(
+        default=None,
+        description="{weight}: each step also takes as many of the source's training images (all "
+        "that `source` asks for and its run was not tested on), for the old classifier to tell "
+        "apart; {} for the usual weight. `train.batch_size` counts the target's alone.",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from jobs.layers import Treatment
 from jobs.models.network import Network
@@ -12,12 +13,16 @@ from jobs.params.regularisation import L2SPParams
 class StartingPoint:
     """alpha / 2 |w - w0|^2 over layers FT plus beta / 2 |w|^2 over layers R, as a gradient.
 
+    What learns `beside` the network counts as a layer R.
+
     Li, Grandvalet, Davoine: Explicit inductive bias for transfer learning with convolutional
     networks, ICML 2018.  As with weight decay, biases and normalisation layers are left out.
     Make it before anything is trained: w0 are the weights of that moment.
     """
 
-    def __init__(self, network: Network, wanted: L2SPParams) -> None:
+    def __init__(
+        self, network: Network, wanted: L2SPParams, beside: nn.Module | None = None
+    ) -> None:
         decayed = [
             (parameter, network.treatment_of(name))
             for name, parameter in network.trainable().items()
@@ -25,6 +30,8 @@ class StartingPoint:
         ]
         self._wanted = wanted
         self._new = [weight for weight, chosen in decayed if chosen == Treatment.R]
+        if beside is not None:
+            self._new += [weight for weight in beside.parameters() if weight.ndim > 1]
         self._copied = [
             (weight, weight.detach().clone())
             for weight, chosen in decayed

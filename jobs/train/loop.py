@@ -118,8 +118,8 @@ class Training:
         `around`, if given, takes each step, and may do more before and after; `penalty` is added
         to the loss.
         """
-        batches = self._batches(state.step)
-        stepper = self._stepper(penalty)
+        batches = self.batches(state.step)
+        stepper = self.stepper(penalty)
         clock = _Clock()
         while not state.diverged:
             if self.validates_at(state.step) and state.validated_step < state.step:
@@ -129,6 +129,7 @@ class Training:
                 continue
             if state.step == self.num_steps or self._gives_up(state):
                 break
+            self.before_step(state)
             batch = next(batches)
             if around is None:
                 stepper.take(state, batch)
@@ -140,13 +141,18 @@ class Training:
             self._look(state, clock)
             self.context.checkpoint(state.step, state.writers)
 
-    def _batches(self, start: int) -> Iterator[Batch]:
+    def batches(self, start: int) -> Iterator[Batch]:
+        """The batches of all steps from `start` on."""
         steps = range(start, self.num_steps)
         return self.loader.training(self.splits.train, self.order, self.augmentation, steps)
 
-    def _stepper(self, penalty: Penalty | None) -> Stepper:
+    def stepper(self, penalty: Penalty | None) -> Stepper:
+        """What takes the steps."""
         per_epoch, device = self.order.steps_per_epoch, self.context.device
         return Stepper(self.params, self.objective, self.num_steps, per_epoch, device, penalty)
+
+    def before_step(self, state: TrainingState) -> None:
+        """Whatever has to be done before the batch of the next step is asked for."""
 
     def _gives_up(self, state: TrainingState) -> bool:
         """Whether the validation just done ends training early."""
@@ -171,10 +177,13 @@ class Training:
 
         With several labels per image, instead of top-1 the share of labels that are right.
         """
-        part = (state.step - 1) % self.order.steps_per_epoch + 1
-        num_seen = len(self.splits.train) * part // self.order.steps_per_epoch
-        loss, right = (state.sums / num_seen).tolist()
+        loss, right = (state.sums / self.num_seen(state)).tolist()
         return {"loss": loss, self._right: right}
+
+    def num_seen(self, state: TrainingState) -> int:
+        """How many of the current epoch's images have been trained on."""
+        part = (state.step - 1) % self.order.steps_per_epoch + 1
+        return len(self.splits.train) * part // self.order.steps_per_epoch
 
     @property
     def _right(self) -> str:

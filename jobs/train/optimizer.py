@@ -15,18 +15,25 @@ from jobs.params.train import TrainParams
 PEAK_LR = "peak_lr"
 
 
-def build_optimizer(network: Network, train: TrainParams) -> torch.optim.Optimizer:
+def build_optimizer(
+    network: Network, train: TrainParams, beside: nn.Module | None = None
+) -> torch.optim.Optimizer:
     """SGD or AdamW over the trainable parameters, one group per (learning rate, weight decay).
 
     New layers learn at ``head_lr_factor`` times ``lr``, each layer at its own multiple of that
     (parts once grown as the layer beside them, parts just grown at ``lr_factors`` of the network);
     biases and normalisation layers (every parameter with one dimension) have no weight decay, and
-    nothing has with L2-SP, which takes its place.
+    nothing has with L2-SP, which takes its place.  What learns `beside` the network does so as new
+    layers do.
     """
     names = [layer.name for layer in network.layers if not layer.host]
     numbered = layer_factors(train.lr_factors, train.layer_decay, names)
     factors = dict(zip(names, numbered, strict=True))
     groups: dict[tuple[float, float, int], list[nn.Parameter]] = {}
+
+    def decay(parameter: nn.Parameter) -> float:
+        return train.weight_decay if parameter.ndim > 1 and train.l2_sp is None else 0.0
+
     for name, parameter in network.trainable().items():
         index = network.layer_of(name)
         layer = network.layers[index]
@@ -36,10 +43,11 @@ def build_optimizer(network: Network, train: TrainParams) -> torch.optim.Optimiz
         else:
             peak_lr = train.lr * train.head_lr_factor if is_new else train.lr
             peak_lr *= factors[layer.host or layer.name]
-        decays = parameter.ndim > 1 and train.l2_sp is None
         # Layers that join one by one need groups of their own: a fused step takes all or none.
         joins = index if train.unfreeze is not None else 0
-        key = (peak_lr, train.weight_decay if decays else 0.0, joins)
+        groups.setdefault((peak_lr, decay(parameter), joins), []).append(parameter)
+    for parameter in () if beside is None else beside.parameters():
+        key = (train.lr * train.head_lr_factor, decay(parameter), len(network.layers))
         groups.setdefault(key, []).append(parameter)
     described = [
         {"params": parameters, "lr": peak_lr, PEAK_LR: peak_lr, "weight_decay": weight_decay}
@@ -56,21 +64,24 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = group[PEAK_LR] * factor
 
 
-def optimizer_state(network: Network, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def optimizer_state(
+    parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, torch.Tensor]:
     """The optimizer's tensors as ``slot/parameter name``, such as ``momentum_buffer/fc.bias``."""
     return {
         f"{slot}/{name}": tensor
-        for name, parameter in network.trainable().items()
+        for name, parameter in parameters.items()
         for slot, tensor in optimizer.state[parameter].items()
         if tensor is not None
     }
 
 
 def load_optimizer_state(
-    network: Network, optimizer: torch.optim.Optimizer, state: Mapping[str, torch.Tensor]
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, torch.Tensor],
 ) -> None:
     """Put back what :func:`optimizer_state` gave, in each parameter's device and memory layout."""
-    parameters = network.trainable()
     for key, tensor in state.items():
         slot, _, name = key.partition("/")
         parameter = parameters[name]

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from ftd.files import read_json
 from ftd.job import Checkpoint, Writer
@@ -43,8 +44,9 @@ class TrainingState:
     ``best`` holds the weights of ``best_step``, the validated step with the best value so far
     (0: none).  ``average`` is what is validated and kept in place of the weights, ``start`` what
     L2-SP pulls to, ``scaler`` keeps float16 gradients in range, ``patience`` stops early,
-    ``found_lr`` is what ``train.lr`` (1 then) is multiplied with; each is None where it is not
-    asked for.  ``kept`` has what :meth:`keep` was told to keep, by step.
+    ``found_lr`` is what ``train.lr`` (1 then) is multiplied with, ``beside`` learns and changes
+    along with the network, to be in checkpoints and in nothing that is kept; each is None where it
+    is not asked for.  ``kept`` has what :meth:`keep` was told to keep, by step.
     """
 
     network: Network
@@ -61,24 +63,34 @@ class TrainingState:
     scaler: torch.amp.GradScaler | None = None
     patience: Patience | None = None
     found_lr: float | None = None
+    beside: nn.Module | None = None
     kept: dict[int, Tensors] = field(default_factory=dict)
 
     @classmethod
-    def initial(cls, network: Network, train: TrainParams, device: str) -> TrainingState:
+    def initial(
+        cls, network: Network, train: TrainParams, device: str, beside: nn.Module | None = None
+    ) -> TrainingState:
         """The state before the first step; moves `network` to `device` and lays it out for it."""
         network.to(device)
         network.module.to(memory_format=_layout(network, device, train.channels_last))
         sums = torch.zeros(2, dtype=torch.float64, device=device)
-        state = cls(network, build_optimizer(network, train), sums)
+        if beside is not None:
+            beside.to(device)
+        state = cls(network, build_optimizer(network, train, beside), sums, beside=beside)
         if train.ema_decay is not None:
             state.average = MovingAverage(state.weights(), train.ema_decay)
         if train.l2_sp is not None:
-            state.start = StartingPoint(network, train.l2_sp)
+            state.start = StartingPoint(network, train.l2_sp, beside)
         if train.precision == "float16":
             state.scaler = torch.amp.GradScaler(device)
         if train.early_stop is not None:
             state.patience = Patience(train.early_stop, train.select or "val/top1")
         return state
+
+    def learning(self) -> dict[str, nn.Parameter]:
+        """Everything that the optimizer changes, by name."""
+        beside = {} if self.beside is None else dict(self.beside.named_parameters(prefix="beside"))
+        return {**self.network.trainable(), **beside}
 
     def weights(self) -> Tensors:
         """Parameters and buffers of the layers that change, sharing memory with the network."""
@@ -110,7 +122,8 @@ class TrainingState:
         tensors = {
             "sums": self.sums,
             **_under("weights", self.weights() if weights is None else weights),
-            **_under("optimizer", optimizer_state(self.network, self.optimizer)),
+            **_under("optimizer", optimizer_state(self.learning(), self.optimizer)),
+            **_under("beside", {} if self.beside is None else self.beside.state_dict()),
             **_under("average", {} if self.average is None else self.average.tensors),
             **_under("best", self.best if self.best and self.best_step < self.step else {}),
         }
@@ -143,7 +156,9 @@ class TrainingState:
         facts = read_json(checkpoint.path(FACTS)) or {}
         self.sums.copy_(tensors["sums"])
         self.load_weights(_below("weights", tensors))
-        load_optimizer_state(self.network, self.optimizer, _below("optimizer", tensors))
+        load_optimizer_state(self.learning(), self.optimizer, _below("optimizer", tensors))
+        if self.beside is not None:
+            self.beside.load_state_dict(_below("beside", tensors))
         self.step = checkpoint.step
         self.diverged = facts["diverged"]
         self.best_step = facts["best_step"]

@@ -5,7 +5,7 @@ The gradient of the batch, in parts where asked; what is added to it; the update
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -24,6 +24,45 @@ from jobs.train.unfreeze import waiting
 Penalty = Callable[[torch.Tensor], torch.Tensor]
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images of a batch that are computed at once, with their targets and keys.
+
+    ``weight`` is what all targets of the batch count together, ``num_images`` how many there are.
+    """
+
+    images: torch.Tensor
+    targets: torch.Tensor
+    keys: torch.Tensor
+    weight: float | torch.Tensor
+    num_images: int
+
+    @classmethod
+    def of(cls, batch: Batch, objective: Objective, number: int) -> list[Part]:
+        """The whole `batch` in so many parts, evenly cut."""
+        targets = objective.targets(batch)
+        weight, num_images = objective.weight(targets), len(batch.labels)
+        return [
+            cls(*tensors, weight, num_images)
+            for tensors in zip(
+                batch.images.tensor_split(number),
+                targets.tensor_split(number),
+                batch.keys.tensor_split(number),
+                strict=True,
+            )
+        ]
+
+    def judged(
+        self, objective: Objective, logits: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `logits` of these images add to the batch's mean loss; that times the batch's
+        images, and right answers (float64, 2)."""
+        logits = logits.float()
+        loss = objective.sum(logits, self.targets) / self.weight
+        right = objective.num_right(logits.detach(), self.targets).double()
+        return loss, torch.stack([loss.detach().double() * self.num_images, right])
 
 
 @dataclass(frozen=True)
@@ -62,31 +101,30 @@ class Stepper:
 
     def _gradient(self, state: TrainingState, batch: Batch) -> torch.Tensor:
         """Leave the gradient of the batch's mean loss; its loss times images, and right answers."""
-        targets = self.objective.targets(batch)
-        weight = self.objective.weight(targets)
-        num_images = targets.shape[0]
-        num_parts = -(-num_images // (self.params.micro_batch_size or num_images))
-        losses, rights = [], []
-        for images, labels, keys in zip(
-            batch.images.tensor_split(num_parts),
-            targets.tensor_split(num_parts),
-            batch.keys.tensor_split(num_parts),
-            strict=True,
-        ):
-            state.network.set_keys(state.step, keys)
-            with self._precision():
-                logits = state.network(images)
-            logits = logits.float()
-            loss = self.objective.sum(logits, labels) / weight
-            if self.penalty is not None:
-                loss = loss + self.penalty(images) / num_images
+        found = []
+        for part in self.parts(batch):
+            loss, counted = self.loss(state, part)
             scaled = loss if state.scaler is None else state.scaler.scale(loss)
             scaled.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach().double() * num_images)
-            rights.append(self.objective.num_right(logits.detach(), labels).double())
-        if num_parts == 1:
-            return torch.stack([losses[0], rights[0]])
-        return torch.stack([torch.stack(losses).sum(), torch.stack(rights).sum()])
+            found.append(counted)
+        return found[0] if len(found) == 1 else torch.stack(found).sum(0)
+
+    def parts(self, batch: Batch) -> Sequence[Part]:
+        """What of the batch is computed at once."""
+        most = self.params.micro_batch_size or len(batch.labels)
+        return Part.of(batch, self.objective, -(-len(batch.labels) // most))
+
+    def loss(self, state: TrainingState, part: Part) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a part adds to the batch's mean loss; that times the batch's images, and right
+        answers (float64, 2)."""
+        state.network.set_keys(state.step, part.keys)
+        with self.precision():
+            logits = state.network(part.images)
+        loss, counted = part.judged(self.objective, logits)
+        if self.penalty is not None:
+            loss = loss + self.penalty(part.images) / part.num_images
+            counted[0] = loss.detach().double() * part.num_images
+        return loss, counted
 
     def _update(self, state: TrainingState) -> None:
         """Change the weights by their gradients."""
@@ -106,6 +144,7 @@ class Stepper:
         if state.average is not None:
             state.average.update()
 
-    def _precision(self) -> AbstractContextManager[object]:
+    def precision(self) -> AbstractContextManager[object]:
+        """Within it, the network computes as ``train.precision`` says."""
         dtype = _DTYPES.get(self.params.precision)
         return nullcontext() if dtype is None else torch.autocast(self.device, dtype)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from torch import nn
+
 from ftd.job import Checkpoint, Completed, Context
 from jobs.data.prepare import Data
 from jobs.layers import numbered, treatments
@@ -19,6 +21,7 @@ from jobs.params.model import ModelParams
 from jobs.params.target import TargetParams
 from jobs.params.train import TrainParams
 from jobs.train import numerics
+from jobs.train.frozen_prefix import behind_frozen_layers
 from jobs.train.loop import Training
 from jobs.train.lr_find import find_lr_if_asked
 from jobs.train.memory import keep_freed_memory
@@ -49,6 +52,22 @@ class Additions:
 
     def prepare(self, checkpoint: Checkpoint | None) -> None:
         """Prepare more images; left meanwhile, the run stands as at `checkpoint`."""
+
+    def training(
+        self, training: Training, network: Network, checkpoint: Checkpoint | None
+    ) -> Training:
+        """The training to carry out, instead of the one just put together; left meanwhile, the run
+        stands as at `checkpoint`."""
+        return training
+
+    def shows_images(self) -> bool:
+        """Whether something else is done with the images that are trained on, or the network
+        changes in the middle: then features of frozen layers do not do instead of them."""
+        return False
+
+    def beside(self) -> nn.Module | None:
+        """What learns along with the network and is no part of it."""
+        return None
 
     def built(self, network: Network, training: Training, step: int) -> Network:
         """The network to train, instead of the one just built; `step` steps are done already."""
@@ -106,11 +125,14 @@ def train_and_test(
     )
     training = Training.on(data, wanted.target, train, preprocessing, context, wanted.keep_at)
     training.check()
+    training = adds.training(training, network, checkpoint)
     num_done = 0 if checkpoint is None else checkpoint.step
     network = adds.built(network, training, num_done)
     apply_policies(network, train)
-    state = TrainingState.initial(network, train, context.device)
+    state = TrainingState.initial(network, train, context.device, adds.beside())
     reestimate_if_asked(training, state, checkpoint)
+    if not adds.shows_images():
+        training = behind_frozen_layers(training, state, checkpoint)
     if checkpoint is not None and checkpoint.step > 0:
         adds.restoring(state, training, checkpoint.step)
         state.restore(checkpoint)

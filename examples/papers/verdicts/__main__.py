@@ -5,10 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
-from azizpour2016 import classes, layers, retrieval
+from azizpour2016 import (
+    classes,
+    early_wide_deep,
+    early_wide_deep_retrieval,
+    layers,
+    retrieval,
+)
 from chu2016 import distances, freeze_or_tune, real_images
 from evidence import Row, rows_of
 from li2019 import changes, imbalance, learning_rate
+from wang2017 import grow, grow_large, grow_or_wide
+from wang2017 import real_images as grow_real_images
 
 TWINS: Mapping[str, Callable[[list[Row]], None]] = {
     "twin-1-learning-rate": learning_rate,
@@ -20,6 +28,12 @@ TWINS: Mapping[str, Callable[[list[Row]], None]] = {
     "twin-7-distances": distances,
     "twin-8-layers": layers,
     "twin-8-retrieval": retrieval,
+    "twin-9-early-wide-deep": early_wide_deep,
+    "twin-9-retrieval": early_wide_deep_retrieval,
+    "twin-10-grow": grow,
+    "twin-10-grow-large": grow_large,
+    "twin-11-grow-real-images": grow_real_images,
+    "twin-12-grow-or-wide": grow_or_wide,
 }
 
 

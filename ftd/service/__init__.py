@@ -1,0 +1,1 @@
+"""ftd as a service of systemd."""

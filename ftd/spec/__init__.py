@@ -1,0 +1,1 @@
+"""What people write, up to its cells: text, factors, levels, replicates, candidates."""

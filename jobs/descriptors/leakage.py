@@ -1,0 +1,50 @@
+"""Pictures of a pool that the target is validated or tested on: they must not be borrowed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jobs.data.duplicates import twins
+from jobs.data.images import Images
+from jobs.data.keyed import Indices
+
+
+@dataclass(frozen=True)
+class Leaked:
+    """Rows of a pool to leave out (int64, ascending): whatever held-out image they show.
+
+    ``identical`` have the same pixels as one, ``near`` look nearly the same.  ``num_of_test`` of
+    them show a test image, ``num_of_val`` a validation image; a row may count for both.
+    """
+
+    identical: Indices
+    near: Indices
+    num_of_test: int
+    num_of_val: int
+
+    @property
+    def rows(self) -> Indices:
+        """All rows to leave out, ascending."""
+        return np.union1d(self.identical, self.near)
+
+
+def leaked(
+    target: Images, test_indices: Indices, val_indices: Indices, pool: Images, pool_indices: Indices
+) -> Leaked:
+    """Which of the rows `pool_indices` of `pool` show a test or validation image of `target`.
+
+    Both must be decoded to the same size.
+    """
+    held_out = np.union1d(test_indices, val_indices)
+    pool_indices = np.unique(pool_indices)
+    found = twins(pool, pool_indices, held_out, of=target)
+    of_test = twins(pool, pool_indices, test_indices, of=target).any
+    of_val = twins(pool, pool_indices, val_indices, of=target).any
+    return Leaked(
+        pool_indices[found.identical],
+        pool_indices[found.near],
+        int(of_test.sum()),
+        int(of_val.sum()),
+    )
