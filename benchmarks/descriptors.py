@@ -23,8 +23,8 @@ class Size:
     """How much is compared with how much; memory is looked at with a pool of ``large`` images."""
 
     num_targets: int = 1024
-    num_pool: int = 8192
-    large_targets: int = 128
+    num_pool: int = 16384
+    large_targets: int = 64
     large_pool: int = 100_000
     filters: tuple[int, ...] = (64, 192)  # of each layer
     positions: tuple[int, ...] = (529, 121)

@@ -84,14 +84,14 @@ class _Round:
 
         store, weights = root / f"store{number}", _weights(case, root)
 
-        def cost(name: str, lr: float, *, on_images: bool = False) -> Cost:
+        def cost(name: str, lr: float, *, on_images: bool = False, steps: int = case.steps) -> Cost:
             as_always = patch.object(whole, "behind_frozen_layers", lambda training, *_: training)
             with as_always if on_images else nullcontext():
-                params = _params(case, per_class, weights, lr)
+                params = _params(case, per_class, weights, lr, steps)
                 done = timed_run(root / f"{name}{number}", store, params, 60.0, lambda: None)
                 return done.whole.total
 
-        cost("decoding", 0.01, on_images=True)
+        cost("decoding", 0.01, on_images=True, steps=1)
         return cls(cost("whole", 0.01, on_images=True), cost("first", 0.01), cost("next", 0.02))
 
 
@@ -110,7 +110,7 @@ def _weights(case: Frozen, root: Path) -> Any:
     return {"file": str(file)}
 
 
-def _params(case: Frozen, per_class: int, weights: Any, lr: float) -> FinetuneParams:
+def _params(case: Frozen, per_class: int, weights: Any, lr: float, steps: int) -> FinetuneParams:
     raw = {
         "model": {"name": case.model, "weights": weights},
         "layers": "F(1-last-1)R(last)",
@@ -120,6 +120,6 @@ def _params(case: Frozen, per_class: int, weights: Any, lr: float) -> FinetunePa
             "per_class": per_class,
             "val_per_class": 20,
         },
-        "train": {"steps": case.steps, "batch_size": case.batch_size, "lr": lr},
+        "train": {"steps": steps, "batch_size": case.batch_size, "lr": lr},
     }
     return Finetune().resolve(FinetuneParams.model_validate(raw), Path("/"))

@@ -135,13 +135,13 @@ def test_bounds_hold_the_distance(seed: int, measure: Measure, columns: int) -> 
         patch.setattr(divergence, "COLUMNS", columns)
         compared = comparison(measure, weights, "cpu")
         below, above = compared.bounds(
-            compared.operand([ours]), compared.operand([theirs[:, :4], theirs[:, 4:]])
+            compared.operand([ours], 5), compared.operand([theirs[:, :4], theirs[:, 4:]], 8)
         )
     lower, upper = below.numpy(), above.numpy()
     assert lower.shape == (5, 8)
     assert (lower <= exact).all() and (exact <= upper).all()
     if measure in divergence.PRODUCTS:
-        assert ((upper - lower) <= 1e-3 * (1 + upper)).all()
+        assert (upper - lower).max() < 1e-2
     else:
         assert np.array_equal(lower, exact) and np.array_equal(upper, exact)
 
@@ -157,6 +157,9 @@ class InMemory:
     samples: Samples
     weights: Floats
     key: Any = None
+
+    def have(self) -> None:
+        pass
 
     def rows(self, places: Any) -> Floats:
         assert (np.diff(places) >= 0).all(), "they are read in order"

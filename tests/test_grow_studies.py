@@ -98,7 +98,7 @@ def test_the_tables_tune_and_split_as_they_say(wang: Plan) -> None:
 
 
 # in this order: who starts from an experiment comes after it; and its number of cells
-OTHER_TABLES = {"sources": 2, "sun": 1, "targets": 3 * 3 + 5, "table-4": 5}
+OTHER_TABLES = {"sources": 2, "sun": 1, "targets": 3 * 3 + 5, "table-4": 6}
 
 
 def test_the_other_tables_can_be_enqueued(
@@ -154,6 +154,17 @@ SMALL = ("--set", "train.steps=4", "--set", "replicates=1")
 TUNED = ("--set", "tune={over: {train.lr: [0.004]}, select: val/top1, per: cell}")
 
 
+CHANGES = """
+experiment: what-grew
+job: changes
+model: {name: mini8, weights: {run: twin-source}}
+after: {run: twin-12-grow-or-wide, cell: {network: grown, train.lr: 0.004}}
+target: {}
+replicates: 1
+seed: 12
+"""
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> LiveHome:
     """Twin 12 on digits, with four steps."""
@@ -164,17 +175,29 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> LiveHome:
             *("--set", LOW, *SMALL, "--set", "train.warmup_steps=1"),
         )
     live.enqueue((TWINS / "12-grow-or-wide.yaml").read_text(), "--set", HIGH, *SMALL, *TUNED)
+    live.enqueue(CHANGES, "--set", HIGH)
     assert live.finish(300) == 0, live.log()
     return live
 
 
 def test_growing_is_compared_with_being_as_wide_from_the_start(home: LiveHome) -> None:
     """Every arm starts from the source it names; wide and grown are of the same size."""
-    assert Counter(home.states()) == {"done": 7}
+    assert Counter(home.states()) == {"done": 8}
     rows = {row["network"]: row for row in home.json("export", "twin-12-grow-or-wide")}
     sizes = {name: row["model/num_parameters"] for name, row in rows.items()}
     assert sizes["wide"] == sizes["grown"] > sizes["wide-unscaled"] > sizes["narrow"]
     assert rows["wide"]["model/num_grown"] == 0 < rows["grown"]["model/num_grown"]
+
+
+def test_what_has_grown_is_looked_at(home: LiveHome) -> None:
+    """Through the daemon: pictures of new units, and a table of the layers that were there."""
+    (run,) = home.runs("what-grew")
+    kept = {one["name"] for one in home.json("show", run["id"])["artifacts"]}
+    assert {"units-fc7+.png", "units.png", "map.png"} <= kept
+    found = home.json("changes", "what-grew", "--measure", "separability")["measures"]
+    assert [layer["layer"] for layer in found[0]["layers"]][-2:] == ["fc7", "fc8"]
+    (row,) = home.json("export", "what-grew")
+    assert row["val/separability_after_fc7+"] > 0
 
 
 def test_a_grown_run_predicts(home: LiveHome, tmp_path: Path) -> None:

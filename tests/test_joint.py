@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,16 @@ from tests.entries import Situation, check_entries
 from tests.growing import random_state
 from tests.joining import BASE, IMAGES, LOW, NEAR, params, run
 from tests.networks import digest
-from tests.resume import Case, Stop, at_random, check_ways, killed_during_resume, run_whole
+from tests.resume import (
+    Case,
+    Kill,
+    Stop,
+    at_random,
+    check_ways,
+    killed_during_resume,
+    run_in_parts,
+    run_whole,
+)
 
 pytestmark = pytest.mark.usefixtures("torch_left_as_found")
 
@@ -304,8 +314,8 @@ def test_a_budget_counts_the_borrowed_images_where_it_says_so() -> None:
 
 @pytest.mark.parametrize("predictions", ["none", "training", "cross_fitted"])
 def test_left_anywhere_it_ends_the_same(predictions: str, store: Path, tmp_path: Path) -> None:
-    """Left or killed at any place, also inside a round or while neighbours are looked for, a run
-    ends with the same weights, metrics and files."""
+    """Left or killed anywhere, also inside a round, a run ends with the same weights, metrics and
+    files."""
     train = {"ema_decay": 0.5, "l2_sp": {"alpha": 0.1, "beta": 0.1}, "micro_batch_size": 3}
     sections: dict[str, Any] = {"train": train, "balance": "on"}
     if predictions != "none":
@@ -316,23 +326,43 @@ def test_left_anywhere_it_ends_the_same(predictions: str, store: Path, tmp_path:
     if predictions != "none":
         rounds = {step for name, step in whole.outcome.rows if name == "borrow/num_wrong"}
         assert rounds == {2, 4, 6}
-    ways = [[Stop(place)] for place in range(1, len(whole.places) + 1, 2)]
-    check_ways(case, whole, tmp_path / "ways", ways)
-    check_ways(case, whole, tmp_path / "again", killed_during_resume((3, 5, 6)))
-    check_ways(case, whole, tmp_path / "random", at_random(whole, seed=7, num_ways=3))
+    inside = [number for number, step in enumerate(whole.places, start=1) if step == 2]
+    places = sorted({*range(1, len(whole.places) + 1, 6), *inside})
+    check_ways(case, whole, tmp_path / "ways", [[Stop(place)] for place in places])
+    check_ways(case, whole, tmp_path / "again", killed_during_resume(inside[-2:]))
+    check_ways(case, whole, tmp_path / "random", at_random(whole, seed=7, num_ways=2))
+
+
+def test_killed_while_it_looks_for_neighbours(store: Path, tmp_path: Path) -> None:
+    """What is not in the store yet is computed again, and the run ends the same."""
+    case = Case(Joint(), params(selection=NEAR, train={"epochs": 1}), store)
+    whole = run_whole(case, tmp_path / "whole")
+    fresh = replace(case, store=tmp_path / "store")
+    places = run_whole(fresh, tmp_path / "fresh").places
+    before = [number for number, step in enumerate(places, start=1) if step == 0]
+    assert len(before) > 8, "decoding, fitting bins, describing, searching"
+    for number, place in enumerate(before[2::3]):
+        again = replace(case, store=tmp_path / f"store-{number}")
+        found = run_in_parts(again, tmp_path / str(number), [Kill(place), Stop(place)])
+        assert not whole.outcome.difference(found)
 
 
 def test_every_entry_of_a_checkpoint_matters(store: Path, tmp_path: Path) -> None:
-    """The source's head, its momentum and its sums are needed there."""
+    """The source's head, its momentum and its sums, levels and rounds are needed there."""
+    weights = tmp_path / "weights.safetensors"
+    save_file(random_state("mini8"), weights)
+    model = {"name": "mini8", "weights": {"file": str(weights)}}
 
     def case_of(**train: Any) -> Case:
         wanted = params(
-            target={"per_class": 1}, source={"per_class": 2}, selection={**NEAR, "neighbours": 2},
-            train={"batch_size": 3, "epochs": 3, **train}, hard={"every_steps": 2, "rounds": 2},
+            model=model, layers="F(1-7)R(8)", target={"per_class": 1}, source={"per_class": 2},
+            selection={**NEAR, "neighbours": 2}, hard={"every_steps": 2, "rounds": 2},
+            train={"batch_size": 3, "epochs": 3, **train},
         )  # fmt: skip
         return Case(Joint(), wanted, store)
 
     last_best, first_best = case_of(), case_of(lr=0.6, schedule="constant")
+    run_whole(last_best, tmp_path / "first")  # with all neighbours in the store, places are fewer
     wholes = [run_whole(case, tmp_path / str(n)) for n, case in enumerate((last_best, first_best))]
     assert "test_last/nll" in wholes[1].outcome.completed.metrics
     situations = [

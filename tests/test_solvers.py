@@ -155,6 +155,18 @@ def test_neighbours_are_scikit_learns(k: int) -> None:
     assert (scores.argmax(1) == shares.argmax(1)).all()
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.lists(st.integers(0, 4), min_size=9, max_size=9), min_size=1, max_size=6),
+    most=st.integers(0, 9),
+)
+def test_the_least_are_those_of_a_stable_sort(rows: list[list[int]], most: int) -> None:
+    """Ties at the last place included, the first of equal ones counts."""
+    values = np.array(rows, np.float64)
+    expected = np.argsort(values, axis=1, kind="stable")[:, :most]
+    assert np.array_equal(knn.least(values, most), expected)
+
+
 @pytest.mark.parametrize("kind", ["svm", "ridge", "logistic", "knn"])
 def test_several_labels_per_image(kind: str) -> None:
     """Each class is learned by itself: as if it were the only one."""

@@ -30,7 +30,7 @@ def elpv_listing(*, threshold: float, drop_uncertain: bool) -> Listing:
     """
     root = _data_folder()
     try:
-        rows = sorted(line.split() for line in (root / "labels.csv").read_text().splitlines())
+        rows = map(str.split, sorted((root / "labels.csv").read_text().splitlines()))
         cells = [(path, float(probability), kind) for path, probability, kind in rows]
     except (OSError, ValueError) as error:
         raise DataError(

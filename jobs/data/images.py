@@ -130,7 +130,9 @@ def sample_digests(contents: npt.NDArray[np.uint8]) -> Bits:
     """
     digests = contents[:, :8].copy().view(">u8").reshape(-1).astype(np.uint64)
     occurrences: dict[int, int] = {}
-    for index, digest in enumerate(digests.tolist()):
+    unique, counts = np.unique(digests, return_counts=True)
+    repeated = np.flatnonzero(np.isin(digests, unique[counts > 1]))
+    for index, digest in zip(repeated.tolist(), digests[repeated].tolist(), strict=True):
         n = occurrences.get(digest, 0)
         occurrences[digest] = n + 1
         if n:

@@ -52,7 +52,8 @@ class Bank:
         look = looked_at(self.size, images).look
         for batch in loader.evaluation(samples.indices, BATCH_SIZE[self._device], look):
             with torch.inference_mode():
-                yield self._respond(batch.images)
+                layers = self._respond(batch.images)
+            yield layers
 
 
 def bank(wanted: DescriptorParams, decode_size: int, context: Context) -> Bank:

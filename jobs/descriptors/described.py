@@ -48,8 +48,11 @@ class Described(Protocol):
     def weights(self) -> Floats:
         """How much each column counts: float64 (D)."""
 
+    def have(self) -> None:
+        """Compute what the store lacks."""
+
     def rows(self, places: Indices) -> Floats:
-        """Float64 (n, D): those of the samples at `places` (ascending, perhaps repeated)."""
+        """Float64 (n, D): those of the samples at `places` (ascending)."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,13 @@ class Histograms:
         pixels = self.samples.pixels_sha256
         return {"bins": self.bins.key, "smoothing": self.bins.wanted.smoothing, "pixels": pixels}
 
+    def have(self) -> None:
+        """Compute the shards that the store lacks."""
+        self.rows(np.arange(1))
+
     @cached_property
-    def folders(self) -> list[Path]:
-        """The shards' entries, computed where they are missing."""
+    def _folders(self) -> list[Path]:
+        """The shards' entries."""
         found, done = [], 0
         for shard in self.samples.shards:
             key = {"bins": self.bins.key, "pixels": shard.pixels_sha256}
@@ -89,7 +96,7 @@ class Histograms:
         shards, inside = np.divmod(places, SHARD)
         parts = []
         for number in np.unique(shards).tolist():
-            counts = loaded(self.folders[number])
+            counts = loaded(self._folders[number])
             mine = inside[shards == number]
             parts.append(shares([layer[mine] for layer in counts], wanted.bins, wanted.smoothing))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -133,6 +140,10 @@ class Deep:
     def weights(self) -> Floats:
         """Ones: float64 (D)."""
         return np.ones(self.rows(np.arange(1)).shape[1])
+
+    def have(self) -> None:
+        """Compute the features that the store lacks."""
+        self.rows(np.arange(1))
 
     def rows(self, places: Indices) -> Floats:
         """Float64 (n, D).  Raises WeightsError when a feature is not finite."""

@@ -23,11 +23,10 @@ Floats = npt.NDArray[np.float64]
 Measure = BetweenHistograms | BetweenVectors
 
 PRODUCTS: tuple[Measure, ...] = ("kl", "l2", "cosine")
-PAIRS = 64  # whose elements are compared at once
 
 # A product is summed in float32 over few columns, those sums are summed in float32 for a while, and
 # in float64 from then on: the fewer terms, the tighter the bound.
-COLUMNS, SUMS = 64, 16
+COLUMNS, SUMS = 128, 16
 _TERMS = COLUMNS + SUMS + 8  # and what rounding the factors does
 _ROUNDING = 2.0**-24  # of float32
 # Of a sum of products in any order, relative to the sum of their absolute values: Higham, Accuracy
@@ -41,7 +40,10 @@ def prepared(measure: Measure, rows: Floats) -> Floats:
     For kl the shares and their logarithms; for cosine rows of length 1 (or 0); else as they are.
     """
     if measure == "kl":
-        return np.stack([rows, np.log(rows + EPSILON)])
+        both = np.empty((2, *rows.shape))
+        both[0] = rows
+        np.log(np.add(rows, EPSILON, out=both[1]), out=both[1])
+        return both
     if measure == "cosine":
         lengths = np.sqrt((rows**2).sum(axis=1, keepdims=True))
         rows = rows / np.where(lengths > 0, lengths, 1)
@@ -113,8 +115,8 @@ _TERM: Mapping[Measure, Callable[[Floats, Floats], Floats]] = {
 class Comparison(Protocol):
     """Bounds on the distances of all pairs of two sets of rows, on a device."""
 
-    def operand(self, chunks: Iterable[Floats]) -> Any:
-        """:func:`prepared` rows, some at a time, made ready for :meth:`bounds`."""
+    def operand(self, chunks: Iterable[Floats], num_rows: int) -> Any:
+        """`num_rows` :func:`prepared` rows, some at a time, made ready for :meth:`bounds`."""
 
     def bounds(self, targets: Any, pool: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Below and above the distances of T rows and P others: float64 (T, P) each."""
@@ -135,13 +137,27 @@ class _Operand:
     constants: torch.Tensor
 
     @classmethod
-    def of(cls, parts: Iterable[tuple[Floats, Floats]], device: torch.device) -> _Operand:
-        """From rows (float64, (F, n, D)) and constants (float64, n), some at a time."""
-        factors, constants = [], []
-        for rows, of_rows in parts:
-            factors.append(torch.from_numpy(rows).float().to(device))
-            constants.append(torch.from_numpy(of_rows).to(device))
-        return cls(tuple(torch.cat(factors, 1)), torch.cat(constants))
+    def of(
+        cls,
+        chunks: Iterable[Floats],
+        num_rows: int,
+        scale: Floats,
+        constants: Callable[[Floats], Floats],
+        device: torch.device,
+    ) -> _Operand:
+        """From `num_rows` rows (float64, (F, n, D), some at a time) times `scale` (D)."""
+        factors: npt.NDArray[np.float32] | None = None
+        per_row, start = np.empty(num_rows), 0
+        for chunk in chunks:
+            if factors is None:
+                factors = np.empty((len(chunk), num_rows, chunk.shape[2]), np.float32)
+            rows = slice(start, start + chunk.shape[1])
+            np.multiply(chunk, scale, out=factors[:, rows], casting="same_kind")
+            per_row[rows] = constants(chunk)
+            start = rows.stop
+        assert factors is not None and start == num_rows, "nobody compares with nothing"
+        on_device = torch.from_numpy(factors).to(device)
+        return cls(tuple(on_device), torch.from_numpy(per_row).to(device))
 
 
 class _Jeffreys:
@@ -152,13 +168,12 @@ class _Jeffreys:
     """
 
     def __init__(self, weights: Floats, device: str) -> None:
-        self._halves = np.sqrt(weights)  # on either side of a product
+        self._weights = weights
         self._device = torch.device(device)
 
-    def operand(self, chunks: Iterable[Floats]) -> _Operand:
-        weighted = (chunk * self._halves for chunk in chunks)
-        return _Operand.of(((rows, (rows[0] * rows[1]).sum(axis=1)) for rows in weighted),
-                           self._device)  # fmt: skip
+    def operand(self, chunks: Iterable[Floats], num_rows: int) -> _Operand:
+        scale = np.sqrt(self._weights)  # half on either side of a product
+        return _Operand.of(chunks, num_rows, scale, self._entropies, self._device)
 
     def bounds(self, targets: _Operand, pool: _Operand) -> tuple[torch.Tensor, torch.Tensor]:
         (shares, logarithms), (pool_shares, pool_logarithms) = targets.factors, pool.factors
@@ -167,6 +182,10 @@ class _Jeffreys:
         found = crossed.neg_().add_(targets.constants[:, None]).add_(pool.constants).div_(2)
         return found - error, found + error
 
+    def _entropies(self, rows: Floats) -> Floats:
+        found: Floats = (rows[0] * rows[1]) @ self._weights
+        return found
+
 
 class _Squares:
     """|x - y|^2 as |x|^2 + |y|^2 - 2 x . y; 2 |x| |y| <= |x|^2 + |y|^2 bounds the error."""
@@ -174,8 +193,9 @@ class _Squares:
     def __init__(self, device: str) -> None:
         self._device = torch.device(device)
 
-    def operand(self, chunks: Iterable[Floats]) -> _Operand:
-        return _Operand.of(((rows, (rows[0] ** 2).sum(axis=1)) for rows in chunks), self._device)
+    def operand(self, chunks: Iterable[Floats], num_rows: int) -> _Operand:
+        one = np.ones(1)
+        return _Operand.of(chunks, num_rows, one, lambda x: (x[0] ** 2).sum(axis=1), self._device)
 
     def bounds(self, targets: _Operand, pool: _Operand) -> tuple[torch.Tensor, torch.Tensor]:
         squares = targets.constants[:, None] + pool.constants
@@ -190,12 +210,8 @@ class _Elementwise:
     def __init__(self, measure: Measure, weights: Floats) -> None:
         self._measure, self._weights = measure, weights
 
-    def operand(self, chunks: Iterable[Floats]) -> list[Floats]:
-        return [
-            part
-            for chunk in chunks
-            for part in np.split(chunk, range(PAIRS, chunk.shape[1], PAIRS), axis=1)
-        ]
+    def operand(self, chunks: Iterable[Floats], num_rows: int) -> list[Floats]:
+        return list(chunks)
 
     def bounds(
         self, targets: list[Floats], pool: list[Floats]

@@ -52,8 +52,7 @@ def shares(layers: Sequence[Counts], num_bins: int, smoothing: float) -> Floats:
     for counts in layers:
         part = whole[:, start : start + counts.shape[1]]
         num_positions = int(counts[:1, :num_bins].sum()) or 1
-        np.multiply(counts, 1.0, out=part)
-        part /= num_positions
+        np.divide(counts, num_positions, out=part)
         start += counts.shape[1]
     if smoothing:
         whole += smoothing

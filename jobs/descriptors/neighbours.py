@@ -129,8 +129,10 @@ class _Finding:
         """The places in the pool of the neighbours of some targets, and their distances."""
         store = self._context.store
         key = {**self._key, "k": self._k, "targets": _sha256(targets)}
-        if not store.has(NEIGHBOURS, key):
-            self._candidates(targets, self._width)  # before, so that its cost counts once
+        if not store.has(NEIGHBOURS, key):  # each cost counts once: one after the other
+            self._targets.have()
+            self._pool.have()
+            self._candidates(targets, self._width)
 
         def make() -> Mapping[str, Writer]:
             places, distances = self._settled(targets, self._width)

@@ -28,7 +28,8 @@ from jobs.descriptors.divergence import (
     prepared,
 )
 
-READ = 256  # rows at once
+READ = 64  # rows at once from the store
+PREPARED = 16  # rows at once: few enough for a processor's cache
 MOST_ROWS = 1024  # on either side to be compared at once
 ROWS_BYTES = 1 << 28  # of one side; 8 bytes are needed per row and column
 ELEMENTWISE_ROWS = 128
@@ -90,11 +91,11 @@ class Search:
 
         `pause(place)` is called after each block, which ends there, and may raise to leave.
         """
-        ours = self._comparison.operand(self._rows(self._targets, targets))
+        ours = self._comparison.operand(self._rows(self._targets, targets), len(targets))
         found: list[Candidates] = []
         for start in range(pool.start, pool.stop, self.block_rows):
             places = np.arange(start, min(start + self.block_rows, pool.stop))
-            theirs = self._comparison.operand(self._rows(self._pool, places))
+            theirs = self._comparison.operand(self._rows(self._pool, places), len(places))
             lower, upper = self._comparison.bounds(ours, theirs)
             least, order = torch.topk(lower, min(width, len(places)), dim=1, largest=False)
             more = Candidates(
@@ -152,7 +153,9 @@ class Search:
     def _rows(self, described: Described, places: npt.NDArray[np.integer]) -> Iterator[Floats]:
         """Prepared rows, some at a time."""
         for part in np.split(places, range(READ, len(places), READ)):
-            yield prepared(self._measure, described.rows(part))
+            rows = described.rows(part)
+            for start in range(0, len(rows), PREPARED):
+                yield prepared(self._measure, rows[start : start + PREPARED])
 
 
 def _unclear(candidates: Candidates, k: int) -> npt.NDArray[np.bool_]:

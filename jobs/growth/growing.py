@@ -116,8 +116,8 @@ class Growing(Additions):
     def penalty(self, network: Network) -> Penalty | None:
         """What the network forgets, where that is to be little."""
         terms = [term for term in (self._remembering, self._rehearsing) if term is not None]
-        if len(terms) < 2:
-            return terms[0] if terms else None
+        if not terms:
+            return None
         return lambda images: torch.stack([term(images) for term in terms]).sum()
 
     def final_metrics(

@@ -99,11 +99,10 @@ class Predictions:
                 else:
                     predicted = names[found.logits.argmax(axis=1)].tolist()
                     labels = names[found.labels].tolist()
-                rows = zip(
-                    found.ids, labels, predicted, np.exp(found.log_probabilities), strict=True
-                )
-                for name, label, said, shares in rows:
-                    table.writerow([name, split, label, said, *(f"{p:.6g}" for p in shares)])
+                shares = np.exp(found.log_probabilities).T.tolist()
+                columns = [[f"{share:.6g}" for share in of_class] for of_class in shares]
+                splits = [split] * len(found)
+                table.writerows(zip(found.ids, splits, labels, predicted, *columns, strict=True))
 
     def write(self, path: Path) -> None:
         """Write safetensors that :meth:`read` gives back; equal predictions are equal files."""

@@ -28,6 +28,8 @@ PURE = (
     nn.Identity, nn.Flatten, nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish, nn.MaxPool2d,
     nn.AvgPool2d, nn.AdaptiveAvgPool2d, AdaptiveAvgPool2d,
 )  # fmt: skip
+# What modules say to images of which there are none beside others of which there are.
+REFUSALS = (RuntimeError, ValueError, AssertionError)
 
 
 @dataclass(eq=False)
@@ -112,7 +114,7 @@ class Prefix:
         try:
             with torch.no_grad():
                 found = self.rest(features)
-        except RuntimeError:  # something passed over is needed behind the cut: it has no rows
+        except REFUSALS:  # something passed over is needed behind the cut: it has no rows
             return False
         same_shape = found.shape == logits.shape
         return same_shape and torch.allclose(found, logits, 1e-4, 1e-5, equal_nan=True)
@@ -163,6 +165,8 @@ def frozen_prefix(network: Network, size: int, most_values: int) -> Prefix | Non
 
     It says at most so many numbers about an image.
     """
+    if network.treatments[0] != Treatment.F:
+        return None
     device = next(network.module.parameters()).device
     generator = torch.Generator().manual_seed(0)
     picture = torch.rand(1, 3, size, size, generator=generator).to(device) * 4 - 2

@@ -42,8 +42,8 @@ class ChangesParams(Params):
         description="The network before: exactly what the run started from, its model section."
     )
     after: WeightsRun = Field(
-        description="The run of job finetune whose kept weights are the network after: r12, or an "
-        "experiment, whose run of the same replicate is taken."
+        description="The run of job finetune or grow whose kept weights are the network after: "
+        "r12, or an experiment, whose run of the same replicate is taken."
     )
     target: TargetParams = Field(
         description="The run's target, with the same seeds: what it tested on is never looked at."

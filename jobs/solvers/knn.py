@@ -36,9 +36,24 @@ class Nearest:
             for start in range(0, len(samples), _AT_ONCE):
                 part = samples[start : start + _AT_ONCE]
                 distances = self._lengths - 2 * gram(part, self._train)  # less what all share
-                found.append(np.argsort(distances, axis=1, kind="stable")[:, : self._most])
+                found.append(least(distances, self._most))
             self._last = samples, np.concatenate(found)
         return self._last[1]
+
+
+def least(values: Floats, most: int) -> npt.NDArray[np.int64]:
+    """Where the `most` least of each row (M, N) are, in order; of equal ones the first: (M, most).
+
+    As a stable sort of the rows would say, many times as fast.
+    """
+    if most == 0:
+        return np.zeros((len(values), 0), np.int64)
+    places = np.argpartition(values, most - 1, axis=1)[:, :most]
+    chosen = np.take_along_axis(values, places, axis=1)
+    found = np.take_along_axis(places, np.lexsort((places, chosen), axis=1), axis=1)
+    is_open = (values <= chosen.max(axis=1, keepdims=True)).sum(axis=1) != most
+    found[is_open] = np.argsort(values[is_open], axis=1, kind="stable")[:, :most]
+    return found
 
 
 @dataclass(frozen=True)
