@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import statsmodels.api as sm
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +24,7 @@ from ftd.stats.boundary import Boundary, Point, fit_boundary, why_no_boundary
 from ftd.stats.comparisons import Comparison, comparisons
 from ftd.stats.known_distances import Distances, distances
 from ftd.stats.subjects import Network, Target
+from ftd.views.advice_specs import Asked, specs
 
 # --- the boundary -----------------------------------------------------------------------------
 
@@ -441,3 +444,18 @@ def test_networks_are_known_by_the_run_that_kept_their_weights() -> None:
     assert one.is_like(Network("mini8", "source", frozenset({"r2"})))
     assert not one.is_like(Network("mini8", "other", frozenset({"r2"})))
     assert not one.is_like(Network("resnet18", "source", frozenset({"r1"})))
+
+
+def test_what_to_run_picks_the_cell_of_the_source() -> None:
+    """Weights of one of an experiment's networks are written as the runs had them."""
+    weights = {"run": "source", "cell": {"train.lr": 0.1}}
+    told = params(TUNED)
+    told["model"]["weights"] = weights | {"checkpoint": None}
+    network = Network.of(RunFacts(1, told, {}, {}, (), 20))
+    assert network.weights == "source train.lr=0.1"
+    known = [replace(one, network=network) for one in compared(WIDE)]
+    found = advise(Question(Target.of(told["target"]), 20), known, [])
+    told_by = specs(found, Asked({"dataset": "digits"}, {}, "test/top1", False, {}))
+    assert len(told_by) == 2
+    for text in told_by.values():
+        assert yaml.safe_load(text)["model"] == {"name": "mini8", "weights": weights}

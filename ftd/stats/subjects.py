@@ -10,23 +10,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ftd.ledger.evidence import RunFacts
 
+_WEIGHTS = ("run", "cell", "checkpoint", "file")
 _WHICH = ("dataset", "folder", "file", "multi_label", "hf", "classes", "elpv")  # not how many
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network by its name and weights; `producers` are the runs that kept these, if any."""
+    """A network by its name and weights; `producers` are the runs that kept these, if any.
+
+    ``written`` are the weights as a spec writes them.
+    """
 
     model: str
     weights: str
     producers: frozenset[str] = field(default=frozenset(), compare=False)
+    written: Any = field(default=None, compare=False)
 
     @classmethod
     def of(cls, facts: RunFacts) -> Network:
         """The network that a run began with."""
         model, source = facts.params["model"], facts.inputs.get("weights", {})
         runs = {source["run"]} if source.get("kind") == "run" else set()
-        return cls(model["name"], weights_text(model["weights"]), frozenset(runs))
+        weights = written = model["weights"]
+        if isinstance(weights, Mapping):
+            written = {name: weights[name] for name in _WEIGHTS if weights.get(name)}
+        return cls(model["name"], weights_text(weights), frozenset(runs), written)
 
     def is_like(self, other: Network) -> bool:
         """Whether both begin alike, whatever people called the run that kept the weights."""

@@ -31,6 +31,7 @@ def specs(found: Advice, asked: Asked) -> dict[str, str]:
     known = next((one.comparison.network for one in found.neighbours), None)
     model = question.model or (known.model if known else "resnet18")
     weights = question.weights or (known.weights if known else "imagenet")
+    written = known.written if known and known.weights == weights else _written(weights)
     source = asked.sources.get(f"{model}, {weights}", {})
     seen_at = {name: source[name] for name in ("decode_size", "crop_size") if name in source}
     section = {**seen_at, **asked.section}
@@ -39,7 +40,7 @@ def specs(found: Advice, asked: Asked) -> dict[str, str]:
         wanted["its distance"] = {
             "experiment": "distance",
             "job": "distance",
-            "model": _model(model, weights),
+            "model": {"name": model, "weights": written},
             **({"source": dict(source)} if source else {}),
             "target": section,
         }
@@ -49,7 +50,7 @@ def specs(found: Advice, asked: Asked) -> dict[str, str]:
         wanted["whether to freeze or tune"] = {
             "experiment": "freeze-or-tune",
             "job": "finetune",
-            "model": _model(model, weights),
+            "model": {"name": model, "weights": written},
             "target": section,
             "train": {"steps": 500, "batch_size": 32},
             "factors": {"layers": ["F(1-last-1)R(last)", "FT(1-last-1)R(last)"]},
@@ -70,7 +71,6 @@ def _num_replicates(found: Advice) -> int:
     return max(one.comparison.difference.n for one in found.neighbours if one.is_near)
 
 
-def _model(name: str, weights: str) -> dict[str, Any]:
-    """As a spec writes it: whatever is no word are a run's weights."""
-    is_word = weights in ("imagenet", "none")
-    return {"name": name, "weights": weights if is_word else {"run": weights.split()[0]}}
+def _written(weights: str) -> Any:
+    """As a spec writes weights that somebody names: whatever is no word is a run or experiment."""
+    return weights if weights in ("imagenet", "none") else {"run": weights}
