@@ -64,6 +64,7 @@ def measure(size: Size) -> list[Figure]:
             [one / other for one, other in zip(defined, searched, strict=True)],
         ),
         Figure("pairs computed again", "%", [100 * told[0]["again"]]),
+        Figure("memory", "MB", [told[0]["memory_bytes"] / 1e6], Goal(2000)),
         Figure("large pool, CPU time", "s", told[1]["search"]),
         Figure("large pool, memory", "MB", [told[1]["memory_bytes"] / 1e6], Goal(2000)),
         Figure("large pool, on disk", "MB", [told[1]["disk_bytes"] / 1e6]),

@@ -115,9 +115,9 @@ def _counting(again: list[int]) -> None:
     """Have the search tell how many pairs its bounds did not decide."""
     whole = Search._between
 
-    def counting(self: Search, targets: Any, rows: Any, places: Any) -> Any:
+    def counting(self: Search, targets: Any, rows: Any, places: Any, pause: Any) -> Any:
         again.append(len(places))
-        return whole(self, targets, rows, places)
+        return whole(self, targets, rows, places, pause)
 
     Search._between = counting  # type: ignore[method-assign]
 

@@ -51,7 +51,7 @@ def drop_abandoned() -> None:
 def _folders() -> Iterator[Path]:
     for folder in MEMORY.glob(f"{PREFIX}*"):
         try:
-            is_ours = folder.stat().st_uid == os.getuid()
+            is_ours = folder.lstat().st_uid == os.getuid()
         except FileNotFoundError:  # its process gives it back
             continue
         if is_ours:
@@ -61,8 +61,8 @@ def _folders() -> Iterator[Path]:
 def _lock(folder: Path) -> int | None:
     """Hold `folder` as long as this process lives; None when another holds it, or it is gone."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

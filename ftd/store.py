@@ -113,7 +113,7 @@ def _is_complete(folder: Path) -> bool:
         return False
     try:
         return all(
-            (folder / name).stat().st_size == recorded["bytes"]
+            os.stat(os.path.join(folder, name)).st_size == recorded["bytes"]
             for name, recorded in manifest["files"].items()
         )
     except (OSError, KeyError, TypeError, AttributeError):

@@ -16,8 +16,8 @@ def with_budget(
 ) -> Mapping[str, Any]:
     """Parameters as written, with ``train.steps`` or ``train.epochs`` that `budget` stands for.
 
-    Images are counted in whole batches: steps = ceil(images / ``train.batch_size``).  All images
-    that are trained on are the target's, so ``total_images`` means the same as ``target_images``.
+    Images are counted in whole batches: steps = ceil(images / ``train.batch_size``).  For a
+    job that trains on the target alone ``total_images`` means the same as ``target_images``.
     Raises InputError where the length of training is given already.
     """
     train = params.get("train", {})

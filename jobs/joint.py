@@ -163,9 +163,11 @@ class Joint(Finetune):
 
         def parts(checkpoint: Checkpoint | None) -> Iterator[Data]:
             for number, source in enumerate(own.sources, start=1):
-                images = read[_source_input("target", number)]
+                name = _source_input("target", number)
                 with targets.told_of("source"):
-                    yield prepared(source, images, interpolation, context, checkpoint, FILES, seeds)
+                    yield prepared(
+                        source, read[name], interpolation, context, checkpoint, FILES, seeds, name
+                    )
 
         return Borrowing(own, lambda checkpoint: united([*parts(checkpoint)]))
 

@@ -92,6 +92,7 @@ _OFF = (
     "channels_last",
     "ema_decay",
     "early_stop",
+    "test_views",
 )
 
 

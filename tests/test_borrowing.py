@@ -13,20 +13,26 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
+from torch.nn import functional
 
 from ftd.errors import DataError
 from jobs.borrowing.balance import MOST, BalancedBatches
 from jobs.borrowing.hard import Judged, LevelOrder, round_ends
+from jobs.borrowing.joint_step import JointStepper, Pairs
 from jobs.borrowing.lending import Borrowed, Lending
 from jobs.borrowing.norms import separate
 from jobs.borrowing.rounds import cross_fitted, fold_of
 from jobs.borrowing.selection import some, some_of_each_class
-from jobs.data.batches import Loader
+from jobs.borrowing.source_side import Reading, SourceSide
+from jobs.data.batches import Batch, Loader
 from jobs.data.images import Images
 from jobs.data.keyed import Bits, splitmix64
 from jobs.data.order import Order
 from jobs.params.joint import HardParams
+from jobs.params.train import TrainParams
 from jobs.records import preprocessing
+from jobs.train.loss import Objective
+from jobs.train.state import TrainingState
 from tests.listings import digests_for, made_up
 from tests.networks import network
 
@@ -272,6 +278,53 @@ def test_balancing_is_another_one_at_each_step() -> None:
 
     assert coming(1) == coming(1) != coming(2)
     assert len({tuple(some) for some in coming(1)}) > 1
+
+
+# --- a step -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 2])
+def test_a_step_follows_the_gradient_of_both_losses(micro_batch_size: int | None) -> None:
+    """(1 - w) CE of the target's head plus w CE of the source's, by hand; whole or in parts."""
+    weight, lr = 0.3, 0.05
+    draw = torch.Generator().manual_seed(2)
+    own = torch.randn(5, 3, 28, 28, generator=draw)
+    borrowed = torch.randn(5, 3, 28, 28, generator=draw)
+    labels, theirs = torch.tensor([0, 2, 1, 1, 0]), torch.tensor([4, 1, 4, 2, 1])
+    classes, keys = torch.tensor([1, 2, 4]), torch.arange(10)
+    train = TrainParams(
+        steps=1, lr=lr, momentum=0, weight_decay=0, schedule="constant",
+        micro_batch_size=micro_batch_size,
+    )  # fmt: skip
+    moved, still = network("mini8", "R(1-8)"), network("mini8", "R(1-8)")
+    side, reading = SourceSide(256, tuple("abcde"), 1, 0), Reading(moved)
+    state = TrainingState.initial(moved, train, "cpu", side)
+    before = {name: tensor.clone() for name, tensor in side.state_dict().items()}
+    pairs = Pairs(
+        own, labels, keys[:5], borrowed=Batch(borrowed, theirs, keys[5:]), source_classes=classes
+    )
+    with reading.listening():
+        JointStepper(
+            train, Objective(3), 1, 1, "cpu", side=side, reading=reading, source_weight=weight
+        ).take(state, pairs)
+
+    still.train()
+    still.set_keys(0, keys)
+    heard = Reading(still)
+    with heard.listening():
+        logits = still(torch.cat([own, borrowed]))[:5]
+        head = [before[f"source_head.{name}"].requires_grad_() for name in ("weight", "bias")]
+        said = functional.linear(heard.latest()[5:], *head)[:, classes]
+    numbers = torch.tensor([2, 0, 2, 1, 0])  # of the source's labels among its classes
+    source_loss = functional.cross_entropy(said, numbers)
+    loss = (1 - weight) * functional.cross_entropy(logits, labels) + weight * source_loss
+    parameters = still.trainable()
+    gradients = torch.autograd.grad(loss, [*parameters.values(), *head])
+    learned = [*moved.trainable().values(), *side.parameters()]
+    for start, gradient, end in zip([*parameters.values(), *head], gradients, learned, strict=True):
+        assert torch.allclose(end, start - lr * gradient, atol=1e-6)
+    assert float(side.sums[0]) == pytest.approx(5 * float(source_loss.detach()), rel=1e-5)
+    assert float(side.sums[1]) == int((said.argmax(1) == numbers).sum())
 
 
 # --- separate BatchNorm -------------------------------------------------------------------------

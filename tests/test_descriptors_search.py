@@ -195,7 +195,7 @@ def searched(measure: Measure, ours: InMemory, theirs: InMemory, k: int, width: 
     candidates = Candidates.merged(several, width)
     enough = candidates.suffices(k, size)
     places, distances = found.settled(
-        targets[enough], candidates.of(enough), k, theirs.samples.digests
+        targets[enough], candidates.of(enough), k, theirs.samples.digests, lambda: None
     )
     return enough, places, distances
 
@@ -286,7 +286,9 @@ def test_a_gpu_finds_the_same(measure: Measure) -> None:
     torch.backends.cuda.matmul.fp32_precision = "tf32"
     candidates = found.candidates(targets, range(300), 100, lambda _: None)
     enough = candidates.suffices(20, 300)
-    places, _ = found.settled(targets[enough], candidates.of(enough), 20, theirs.samples.digests)
+    places, _ = found.settled(
+        targets[enough], candidates.of(enough), 20, theirs.samples.digests, lambda: None
+    )
     assert np.array_equal(places, brute_force(measure, ours, theirs, 20)[0][enough])
 
 

@@ -138,7 +138,7 @@ def test_arms_of_twin_10_grow_by_as_many_parameters() -> None:
         big = grow(plain, growth, size=28, init_seed=1)
         gained[level["name"]] = num_parameters_of(big) - before
     assert gained.pop("finetuning") == 0 and gained.pop("scaled-only") == 256
-    assert len(gained) == 8
+    assert len(gained) == 9
     assert all(abs(number - 33_920) < 0.02 * 33_920 for number in gained.values()), gained
 
 
@@ -182,7 +182,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> LiveHome:
 
 def test_growing_is_compared_with_being_as_wide_from_the_start(home: LiveHome) -> None:
     """Every arm starts from the source it names; wide and grown are of the same size."""
-    assert Counter(home.states()) == {"done": 8}
+    assert Counter(home.states()) == {"done": 9}
     rows = {row["network"]: row for row in home.json("export", "twin-12-grow-or-wide")}
     sizes = {name: row["model/num_parameters"] for name, row in rows.items()}
     assert sizes["wide"] == sizes["grown"] > sizes["wide-unscaled"] > sizes["narrow"]

@@ -72,6 +72,8 @@ def test_what_a_run_gives(store: Path, tmp_path: Path) -> None:
     assert classifier.network.class_names == ("5", "6", "7", "8", "9")
     assert completed.metrics["borrow/num_pool"] == completed.metrics["borrow/num_selected"] == 60
     assert completed.metrics["train/source_loss"] == pytest.approx(np.log(5), rel=0.2)
+    told = {kind: note["class_names"] for kind, note in context.notes if "class_names" in note}
+    assert told == {"data": ["5", "6", "7", "8", "9"], "source": ["0", "1", "2", "3", "4"]}
     rows = {step for name, step in context.metrics if name == "train/source_top1"}
     assert rows == {2, 4} and {"test/top1", "val/nll", "train/loss"} <= set(completed.metrics)
 

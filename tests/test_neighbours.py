@@ -188,6 +188,9 @@ def test_equally_near_pictures_are_ordered_by_content(tmp_path: Path, images: Im
     assert found.indices[0].tolist() == copies[np.argsort(digests[copies])][:9].tolist()
     assert not found.distances[0].any()
     assert entries(tmp_path)["candidates"] > 3, "some were searched for again"
+    other = replace(same, digests=images.digests)  # in the same store
+    found = found_in(tmp_path, other, k=9, targets=np.array([40, 3]), pool=np.arange(20, 130))
+    assert found.indices[0].tolist() == copies[np.argsort(images.digests[copies])][:9].tolist()
 
 
 def test_the_second_run_computes_nothing(

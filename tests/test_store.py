@@ -131,8 +131,13 @@ def test_the_memory_of_the_killed_is_given_back(memory: Path) -> None:
         drop_abandoned()
         assert left.is_dir() and room.folder.is_dir()
         process.send_signal(signal.SIGKILL)
+    elsewhere = memory.parent / "elsewhere"
+    elsewhere.mkdir()
+    link = memory / f"{spare.PREFIX}link"
+    link.symlink_to(elsewhere)
     drop_abandoned()
-    assert list(memory.iterdir()) == [room.folder]
+    assert sorted(memory.iterdir()) == sorted([room.folder, link]) and elsewhere.is_dir()
+    link.unlink()
     room.close()
     assert not list(memory.iterdir())
 

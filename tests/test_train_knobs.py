@@ -106,6 +106,7 @@ KNOBS: dict[str, tuple[Change, Change]] = {
 # Those that need another network or coloured images, and the test that is theirs.
 ELSEWHERE = {
     "frozen_dropout": "test_train_layers.py::test_frozen_dropout_changes_what_is_learned",
+    "test_views": "test_test_views.py::test_the_mean_of_sixteen_looks_is_tested",
     "augment.colour.saturation": "test_augment.py::test_each_colour_alone_changes_a_picture",
     "augment.colour.hue": "test_augment.py::test_each_colour_alone_changes_a_picture",
 }

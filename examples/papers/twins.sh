@@ -92,8 +92,8 @@ else
   all='source 1-learning-rate 2-classes-sources 2-classes 3-imbalance 4-top-layers 4-changes
     5-freeze-or-tune 6-real-images 7-distances 8-distances 8-layers 8-retrieval
     9-sources 9-early-wide-deep 9-retrieval'
-  grow='source 12-wide-source 12-grow-or-wide 11-grow-real-images 10-grow 10-large-source
-    10-grow-large'
+  grow='source 12-wide-source 12-grow-or-wide 11-grow-real-images 10-grow 10-gamma
+    10-large-source 10-grow-large'
   [ "$mode" = grow ] && wanted=$grow || wanted=$all
   for spec in $wanted; do
     enqueue "$spec"
@@ -111,7 +111,7 @@ others='twin-source twin-2-sources twin-9-sources twin-4-top-layers twin-4-chang
 growing='twin-12-grow-or-wide twin-11-grow-real-images twin-10-grow twin-10-grow-large'
 case "$mode" in
   smoke) names="$names $growing" ;;
-  grow) names="$growing" others='' ;;
+  grow) names="$growing twin-10-gamma" others='' ;;
   *) others="$others twin-8-distances twin-8-retrieval" ;;
 esac
 # shellcheck disable=SC2086

@@ -23,6 +23,7 @@ from jobs.data.keyed import Indices
 from jobs.data.order import Order
 from jobs.data.prepare import Data, as_it_stands
 from jobs.descriptors.leakage import Leaked, leaked
+from jobs.measure.scoring import named
 from jobs.models.network import Network
 from jobs.train.loop import Training
 from jobs.train.state import FILES, TrainingState
@@ -30,6 +31,8 @@ from jobs.train.whole import Additions
 
 if TYPE_CHECKING:
     from jobs.joint import JointParams
+
+NUM_EXAMPLES = 5  # of images that are left out, told by their ids
 
 
 class Borrowing(Additions):
@@ -140,17 +143,12 @@ class Borrowing(Additions):
         assert isinstance(training, JointTraining)
         assert self._pool is not None and self._leaked is not None
         keep(training)
-        return {
-            "borrow/num_pool": float(len(self._pool.splits.train)),
-            "borrow/num_identical_to_held_out": float(len(self._leaked.identical)),
-            "borrow/num_near_held_out": float(len(self._leaked.near)),
-            "borrow/num_selected": float(len(training.lending().rows)),
-            **(
-                {}
-                if training.rounds is None
-                else {"borrow/mean_level": float(training.levels.mean())}
-            ),
+        found = {
+            "num_pool": len(self._pool.splits.train),
+            "num_identical_to_held_out": len(self._leaked.identical),
+            "num_near_held_out": len(self._leaked.near),
+            "num_selected": len(training.lending().rows),
         }
-
-
-NUM_EXAMPLES = 5
+        if training.rounds is not None:
+            found["mean_level"] = training.levels.mean()
+        return named("borrow", {name: float(value) for name, value in found.items()})

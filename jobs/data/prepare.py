@@ -54,12 +54,13 @@ def prepared(
     checkpoint: Checkpoint | None,
     checkpoint_files: tuple[str, ...],
     seeds: Mapping[str, int] | None = None,
+    known_as: str = "data",
 ) -> Data:
     """The images of the resolved `target`, read from `source`, decoded unless the store has them.
 
     While decoding the run can be left as it stands at `checkpoint` (None: not yet begun), whose
-    files are `checkpoint_files`.  `seeds` draw in place of the run's.  Raises DataError for images
-    that are missing or unreadable.
+    files are `checkpoint_files`.  `seeds` draw in place of the run's.  In the run's history they
+    are `known_as`.  Raises DataError for images that are missing or unreadable.
     """
     step = 0 if checkpoint is None else checkpoint.step
 
@@ -80,14 +81,14 @@ def prepared(
         wanted=members,
         skip_unreadable=target.corrupt == "skip",
     )
-    members = _readable(images, members, context)
+    members = _readable(images, members, context, known_as)
     splits = split(listing, images.digests, target, seeds["split"], members)
     if target.duplicates == "drop_from_train":
         splits = without_twins(images, splits)
     train = subset(listing, images.digests, splits.train, target, seeds["subset"], seeds["classes"])
     splits = replace(splits, train=train)
     report = Report.of(images, splits)
-    _describe(images, splits, members, report, context)
+    _describe(images, splits, members, report, context, known_as)
     sizes = {f"data/num_{name}": float(len(i)) for name, i in splits.by_name().items()}
     terciles: Sequence[Indices] = ()
     if target.imbalance is not None and len(listing.class_names) > 2:
@@ -96,7 +97,7 @@ def prepared(
     return Data(images, splits, terciles, {**sizes, **report.metrics()})
 
 
-def _readable(images: Images, members: Indices, context: Context) -> Indices:
+def _readable(images: Images, members: Indices, context: Context, known_as: str) -> Indices:
     """The samples that could be decoded; the others are recorded."""
     wanted = set(members.tolist())
     skipped = {index: why for index, why in images.unreadable.items() if index in wanted}
@@ -105,12 +106,13 @@ def _readable(images: Images, members: Indices, context: Context) -> Indices:
     if len(skipped) == len(members):
         raise DataError("no image can be read", where=images.listing.where)
     by_id = {images.listing.ids[index]: why for index, why in skipped.items()}
-    context.note("skipped", num_images=len(by_id), recorded_in="skipped.json")
+    file = "skipped.json" if known_as == "data" else f"skipped-{known_as.replace(' ', '-')}.json"
+    context.note("skipped", num_images=len(by_id), recorded_in=file)
 
     def write(path: Path) -> None:
         path.write_text(json.dumps(by_id))
 
-    context.artifact("skipped.json", write)
+    context.artifact(file, write)
     return np.setdiff1d(members, np.array(list(skipped), np.int64))
 
 
@@ -122,7 +124,12 @@ def as_it_stands(checkpoint: Checkpoint | None, files: tuple[str, ...]) -> Mappi
 
 
 def _describe(
-    images: Images, splits: Splits, members: Indices, report: Report, context: Context
+    images: Images,
+    splits: Splits,
+    members: Indices,
+    report: Report,
+    context: Context,
+    known_as: str,
 ) -> None:
     """Put the sets' sizes per class, what they share, and a digest of all images' content, into
     the history."""
@@ -133,7 +140,7 @@ def _describe(
     }
     digests = np.sort(images.digests[members])
     context.note(
-        "data",
+        known_as,
         class_names=list(listing.class_names),
         images_per_class=counts,
         content_sha256=hashlib.sha256(digests.tobytes()).hexdigest(),

@@ -177,8 +177,9 @@ class _Finding:
         distances = np.empty(places.shape, np.float32)
         if enough.any():
             places[enough], found = self._search.settled(
-                targets[enough], candidates.of(enough), self._k, self._pool.samples.digests
-            )
+                targets[enough], candidates.of(enough), self._k, self._pool.samples.digests,
+                partial(self._progress, int(targets[0]), self._num_targets),
+            )  # fmt: skip
             distances[enough] = as_told(self._measure, found)
         for rows in self._cut(np.flatnonzero(~enough), 2 * width):
             places[rows], distances[rows] = self._settled(targets[rows], 2 * width)

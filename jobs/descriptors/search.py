@@ -108,21 +108,29 @@ class Search:
         return found[0]
 
     def settled(
-        self, targets: Indices, candidates: Candidates, k: int, digests: Bits
+        self,
+        targets: Indices,
+        candidates: Candidates,
+        k: int,
+        digests: Bits,
+        pause: Callable[[], None],
     ) -> tuple[Places, Floats]:
         """The `k` nearest in order, and their distances: (T, k) each.
 
         Equally near ones are ordered by their `digests`, of the whole pool.  `candidates` suffice.
+        `pause` is called after some pairs and may raise to leave.
         """
         places = candidates.places
         found = (candidates.lower + candidates.upper) / 2
         rows, columns = np.nonzero(_unclear(candidates, k))
         if len(rows):
-            found[rows, columns] = self._between(targets, rows, places[rows, columns])
+            found[rows, columns] = self._between(targets, rows, places[rows, columns], pause)
         order = np.lexsort((digests[places], found), axis=1)[:, :k]
         return np.take_along_axis(places, order, 1), np.take_along_axis(found, order, 1)
 
-    def _between(self, targets: Indices, rows: Indices, places: Places) -> Floats:
+    def _between(
+        self, targets: Indices, rows: Indices, places: Places, pause: Callable[[], None]
+    ) -> Floats:
         """The distances of pairs, as defined: of the row of a target in `targets` and a place."""
         ours = self._held(self._targets, targets)
         found = np.empty(len(rows))
@@ -138,6 +146,7 @@ class Search:
                         self._measure, one, theirs[:, None], self._weights
                     ).item()
                 start += 1
+            pause()
         return found
 
     def _held(self, described: Described, places: Indices) -> Floats:

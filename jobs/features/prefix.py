@@ -115,6 +115,7 @@ class FeatureLoader(Loader):
 
     def _gather(self, indices: Indices, views: Views, keys: Bits, mix: Mix | None = None) -> Batch:
         """The features (N, ...) in host memory."""
+        assert views.boxes is None and not views.retouches, "of whole images alone"
         rows = np.empty((len(indices), *self._shape), np.float32)
         flat = rows.reshape(len(indices), -1)
         for features, view, chosen in (

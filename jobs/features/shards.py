@@ -6,6 +6,7 @@ A block of float32 rows per vector kind, and an index of where each begins; mapp
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import shutil
 import tempfile
@@ -119,6 +120,8 @@ class Shard:
         if found is None:
             return None
         offset, width = found
-        shape = (self.num_rows, width)
-        mapped = np.memmap(self._folder / BLOCKS, "<f4", "r", offset, shape)
-        return np.asarray(mapped)  # a plain array: numpy's memmap makes each row dear
+        # not numpy's memmap, which makes each row dear, and itself too
+        with open(self._folder / BLOCKS, "rb") as stream:
+            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        vectors = np.frombuffer(mapped, "<f4", self.num_rows * width, offset)
+        return vectors.reshape(self.num_rows, width)

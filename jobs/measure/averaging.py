@@ -34,7 +34,7 @@ def averaged(members: Mapping[str, Predictions]) -> Predictions:
     for split in first.splits:
         parts = [member.splits[split] for member in members.values() if split in member.splits]
         if len(parts) == len(members) and _same_images(parts):
-            splits[split] = _mean([_ordered(part) for part in parts])
+            splits[split] = mean_of([_ordered(part) for part in parts])
         elif split == "test":
             raise DataError(
                 f"{', '.join(names)} were not tested on the same images with the same labels",
@@ -64,8 +64,9 @@ def _ordered(part: Predicted) -> Predicted:
     )
 
 
-def _mean(parts: Sequence[Predicted]) -> Predicted:
-    """The mean probabilities as logits: their logarithm, or with several labels their log-odds."""
+def mean_of(parts: Sequence[Predicted]) -> Predicted:
+    """The same samples with the mean of the probabilities, as logits: their logarithm, or with
+    several labels their log-odds."""
     first = parts[0]
     log_mean = _log_mean([part.log_probabilities for part in parts])
     if first.labels.ndim == 2:

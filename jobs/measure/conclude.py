@@ -12,7 +12,9 @@ import numpy.typing as npt
 from safetensors.torch import save_file
 
 from ftd.job import Completed
+from jobs.features.views import ORIGINAL, SIXTEEN
 from jobs.growth.structure import structures_in
+from jobs.measure.averaging import mean_of
 from jobs.measure.chance import NEAR_CHANCE, near_chance
 from jobs.measure.details import keep_predictions
 from jobs.measure.digest import state_sha256
@@ -98,10 +100,17 @@ def _logits(
     training: Training, state: TrainingState, split: str, pause: Callable[[], None]
 ) -> Logits:
     """What the network says about a split; infinite after divergence, without asking it."""
-    indices = training.splits.by_name()[split]
+    indices, loader = training.splits.by_name()[split], training.loader
     if state.diverged:
         return np.full((len(indices), len(state.network.class_names)), np.inf, np.float32)
-    return evaluate(state.network, training.loader, indices, training.context.device, pause)
+    views = SIXTEEN if split == "test" and training.params.test_views == 16 else (ORIGINAL,)
+    found = [
+        evaluate(state.network, loader, indices, training.context.device, pause, view.look)
+        for view in views
+    ]
+    if len(found) == 1 or not all(np.isfinite(logits).all() for logits in found):
+        return found[0]
+    return mean_of([Predicted.of(loader.images, indices, logits) for logits in found]).logits
 
 
 def _metrics(scoring: Scoring, logits: Logits, labels: npt.NDArray[np.int64]) -> dict[str, float]:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from jobs.data.augment import Look
 from jobs.data.batches import Loader
 from jobs.data.keyed import Indices
 from jobs.models.network import Network
@@ -23,14 +24,16 @@ def evaluate(
     indices: Indices,
     device: str,
     pause: Callable[[], None],
+    look: Look | None = None,
 ) -> npt.NDArray[np.float32]:
     """Logits (float32, (N, K)) of the samples `indices`, on the CPU; may be infinite or NaN.
 
+    Each is looked at as `look` says (None: its centre).
     `pause` is called after each batch and may raise to leave.  The network is left in eval mode.
     """
     network.eval()
     found = [torch.empty((0, len(network.class_names)))]
-    for batch in loader.evaluation(indices, BATCH_SIZE[device]):
+    for batch in loader.evaluation(indices, BATCH_SIZE[device], look):
         with torch.inference_mode():
             found.append(network(batch.images).float().cpu())
         pause()

@@ -8,7 +8,6 @@ cut is given is put there.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,28 +19,10 @@ from torch import nn
 
 from jobs.layers import Treatment
 from jobs.models.network import Network
-from jobs.models.pooling import AdaptiveAvgPool2d
+from jobs.models.onlooker import Call, Onlooker
 
-# What may stand between a frozen layer and the cut, whichever layer it belongs to: functions of
-# what they are given alone, in training as in evaluation.
-PURE = (
-    nn.Identity, nn.Flatten, nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish, nn.MaxPool2d,
-    nn.AvgPool2d, nn.AdaptiveAvgPool2d, AdaptiveAvgPool2d,
-)  # fmt: skip
 # What modules say to images of which there are none beside others of which there are.
 REFUSALS = (RuntimeError, ValueError, AssertionError)
-
-
-@dataclass(eq=False)
-class _Call:
-    """A module while the network saw the picture: within which others, given and giving what."""
-
-    path: str
-    part: nn.Module
-    within: tuple[_Call, ...]
-    given: object
-    gave: object = None
-    is_open: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +40,7 @@ class Rest(Network):
 class Prefix:
     """The frozen beginning of a network; ``shape`` (of one image) is what it says."""
 
-    def __init__(self, network: Network, cut: _Call, before: Sequence[_Call], size: int) -> None:
+    def __init__(self, network: Network, cut: Call, before: Sequence[Call], size: int) -> None:
         """From now on `network` itself, which sees `size` pixels, is not to be called any more."""
         assert isinstance(cut.given, torch.Tensor)
         self.network = network
@@ -67,7 +48,6 @@ class Prefix:
         self.path = cut.path
         self.shape = tuple(cut.given.shape[1:])
         self.is_channels_last = cut.given.dim() == 4 and not cut.given.is_contiguous()
-        self._size = size
         self._paths = [call.path for call in before]
         self._around = [call.path for call in cut.within]
         self._features: torch.Tensor | None = None  # while the rest is computed
@@ -171,7 +151,7 @@ def frozen_prefix(network: Network, size: int, most_values: int) -> Prefix | Non
     generator = torch.Generator().manual_seed(0)
     picture = torch.rand(1, 3, size, size, generator=generator).to(device) * 4 - 2
     network.eval()
-    onlooker = _Onlooker(network)
+    onlooker = Onlooker(network)
     logits = onlooker.watch(picture)
     calls = onlooker.candidates()
     for index in reversed(range(len(calls))):
@@ -193,67 +173,3 @@ def _fits(given: object, most_values: int) -> bool:
         and given.numel() <= most_values
         and not given.requires_grad
     )
-
-
-class _Onlooker:
-    """Sees the calls of modules up to the first that learns or draws."""
-
-    def __init__(self, network: Network) -> None:
-        self._network = network
-        self._calls: list[_Call] = []
-        self._open: list[_Call] = []
-        self._is_there = False
-        self._later: set[nn.Module] = set()
-
-    def watch(self, picture: torch.Tensor) -> torch.Tensor:
-        """Logits of a picture (1, 3, H, W)."""
-        with ExitStack() as hooks, torch.enable_grad():
-            for path, part in self._network.module.named_modules():
-                begins, ends = partial(self._begins, path), self._ends
-                hooks.callback(part.register_forward_pre_hook(begins).remove)
-                hooks.callback(part.register_forward_hook(ends).remove)
-            return self._network(picture).detach()
-
-    def candidates(self) -> list[_Call]:
-        """The calls at which the network could be cut, in their order; those within a call that
-        is over are part of it."""
-        return [call for call in self._calls if all(around.is_open for around in call.within)]
-
-    def can_pass_over(self, before: Sequence[_Call]) -> bool:
-        """Whether these calls are all that their modules are for, and something is saved."""
-        parts = [call.part for call in before]
-        times = Counter(call.part for call in self._calls)
-        return any(next(part.parameters(), None) is not None for part in parts) and all(
-            times[call.part] == 1
-            and call.part not in self._later
-            and isinstance(call.gave, torch.Tensor)
-            and call.gave.shape[0] == 1
-            for call in before
-        )
-
-    def _begins(self, path: str, part: nn.Module, given: tuple[object, ...]) -> None:
-        if self._is_there:
-            self._later.add(part)
-            return
-        call = _Call(path, part, tuple(self._open), given[0] if given else None)
-        self._calls.append(call)
-        self._open.append(call)
-        self._is_there = not self._stays(path, part)
-
-    def _ends(self, _part: nn.Module, _given: object, gave: object) -> None:
-        if not self._is_there:
-            call = self._open.pop()
-            call.is_open, call.gave = False, gave
-
-    def _stays(self, path: str, part: nn.Module) -> bool:
-        """Whether a module, apart from those in it, is the same function all along."""
-        learns = any(
-            self._network.treatment_of(f"{path}.{name}".removeprefix(".")) != Treatment.F
-            for name in part.state_dict()
-            if "." not in name
-        )
-        if learns or next(part.children(), None) is not None:
-            return not learns
-        layers = zip(self._network.layers, self._network.treatments, strict=True)
-        chosen = next((chosen for layer, chosen in layers if layer.holds(path)), None)
-        return chosen == Treatment.F or type(part) in PURE

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, model_validator
 
 from ftd.job import Params
 from jobs.params.features import FeaturesParams
+from jobs.params.fields import SIXTEEN_VIEWS, NumViews
 from jobs.params.model import ModelParams
 from jobs.params.solvers import NormaliseParams, SolverParams
 from jobs.params.target import TargetParams
-
-NumViews = Literal[1, 16]
-_SIXTEEN = (
-    "16 for the image, its corners and centre (4/9 of the area each) and two rotations, each also "
-    "mirrored"
-)
 
 
 class BackboneParams(Params):
@@ -39,8 +32,8 @@ class ProbeParams(Params):
     target: TargetParams
     train_views: NumViews = Field(
         default=1,
-        description=f"How each training image is looked at: 1 as it is, or {_SIXTEEN}. Each view "
-        "is a sample of its own.",
+        description=f"How each training image is looked at: 1 as it is, or {SIXTEEN_VIEWS}. "
+        "Each view is a sample of its own.",
     )
     test_views: NumViews = Field(
         default=1,

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from ftd.job import Params
 from jobs.params.augment import AugmentParams
-from jobs.params.fields import Fraction
+from jobs.params.fields import SIXTEEN_VIEWS, Fraction, NumViews
 from jobs.params.layerwise import BatchNormParams, UnfreezeParams
 from jobs.params.lr_find import LrFindParams
 from jobs.params.metrics import ValidationMetric
@@ -145,6 +145,11 @@ class TrainParams(Params):
     keep: Literal["best", "last"] = Field(
         default="best",
         description="Weights that are kept and tested: of the epoch best in validation, or last.",
+    )
+    test_views: NumViews = Field(
+        default=1,
+        description=f"How each test image is looked at: 1 as it is, or {SIXTEEN_VIEWS}: the mean "
+        "of the probabilities counts. Validation images are looked at as they are.",
     )
     select: ValidationMetric | None = Field(
         default=None,

@@ -78,7 +78,8 @@ def _looks_are_fixed(training: Training) -> bool:
     augmentation = training.augmentation
     moves = augmentation.random_crop and augmentation.decode_size > augmentation.crop_size
     drops = training.params.frozen_dropout == "on"
-    return not moves and not drops and augmentation.more == AugmentParams()
+    once = training.params.test_views == 1
+    return once and not moves and not drops and augmentation.more == AugmentParams()
 
 
 def _looks_at_all(training: Training) -> bool:

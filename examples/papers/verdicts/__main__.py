@@ -14,8 +14,9 @@ from azizpour2016 import (
 )
 from chu2016 import distances, freeze_or_tune, real_images
 from evidence import Row, rows_of
+from ge2017 import borrow, hard_images
 from li2019 import changes, imbalance, learning_rate
-from wang2017 import grow, grow_large, grow_or_wide
+from wang2017 import gamma, grow, grow_large, grow_or_wide
 from wang2017 import real_images as grow_real_images
 
 TWINS: Mapping[str, Callable[[list[Row]], None]] = {
@@ -31,9 +32,13 @@ TWINS: Mapping[str, Callable[[list[Row]], None]] = {
     "twin-9-early-wide-deep": early_wide_deep,
     "twin-9-retrieval": early_wide_deep_retrieval,
     "twin-10-grow": grow,
+    "twin-10-gamma": gamma,
     "twin-10-grow-large": grow_large,
     "twin-11-grow-real-images": grow_real_images,
     "twin-12-grow-or-wide": grow_or_wide,
+    "twin-13-borrow": borrow,
+    "twin-13-borrow-pretrained": borrow,
+    "twin-14-hard-images": hard_images,
 }
 
 

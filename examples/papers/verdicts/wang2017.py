@@ -19,34 +19,50 @@ def grow(rows: list[Row]) -> None:
     for extent in levels(rows, "layers"):
         here = [row for row in rows if row["layers"] == extent]
         _tell(extent, here, TOP1)
-        claim(f"{extent}: wa over finetuning", minus(of("wa", extent), of("finetuning", extent)))
+        for arm in ("wa", "wa-from-3"):
+            claim(
+                f"{extent}: {arm} over finetuning", minus(of(arm, extent), of("finetuning", extent))
+            )
         if len(levels(here, "growth")) > 2:
             _pace(here, f"{extent}: ")
-            for control in CONTROLS:
+            for control in (one for one in CONTROLS if of(one, extent)):
                 claim(f"{extent}: wa over {control}", minus(of("wa", extent), of(control, extent)))
     extents = levels(rows, "layers")
     for more, fewer in zip(extents[:0:-1], extents[-2::-1], strict=True):
         claim(f"wa: {more} over {fewer}", minus(of("wa", more), of("wa", fewer)))
 
 
+def gamma(rows: list[Row]) -> None:
+    """Whether scaling does better from another start."""
+    _tell("All, wa from gamma", rows, TOP1, "growth.gamma")
+    of = {start: by_replicate(rows, TOP1, at(growth__gamma=start))
+          for start in levels(rows, "growth.gamma")}  # fmt: skip
+    for start in of:
+        if start != "10.0":
+            claim(f"All: wa from gamma {start} over 10", minus(of[start], of["10.0"]))
+    plain = by_replicate(rows_of("twin-10-grow"), TOP1, at(growth="finetuning", layers="All"))
+    for start in of if plain else ():
+        claim(f"All: wa from gamma {start} over finetuning", minus(of[start], plain))
+
+
 def grow_large(rows: list[Row]) -> None:
     """The same at four times the width, where all layers are tuned."""
     _tell("All", rows, TOP1)
-    wa = by_replicate(rows, TOP1, at(growth="wa"))
-    for other in ("finetuning", "scaled-only"):
-        claim(f"wa over {other}", minus(wa, by_replicate(rows, TOP1, at(growth=other))))
-    _pace(rows, "")
+    of = {arm: by_replicate(rows, TOP1, at(growth=arm)) for arm in levels(rows, "growth")}
+    for one, other in (("wa", "finetuning"), ("finetuning", "wa-unscaled"), ("wa", "wa-unscaled")):
+        claim(f"All: {one} over {other}", minus(of[one], of[other]))
 
 
 def real_images(rows: list[Row]) -> None:
     """On real images, where nothing old is tuned."""
     metric = "test/auroc"
-    for images in levels(rows, "target.per_class"):
-        here = [row for row in rows if row["target.per_class"] == images]
-        _tell(f"{images} per class", here, metric)
+    for images in (*levels(rows, "target.per_class"), None):
+        here = [row for row in rows if images in (None, row["target.per_class"])]
+        where = f"{images} per class" if images else "all"
+        _tell(where, here, metric)
         wa = by_replicate(here, metric, at(growth="wa"))
         for other in ("head-alone", "wa-unscaled", "bottleneck"):
-            claim(f"{images} per class: wa over {other} (AUROC)",
+            claim(f"{where}: wa over {other} (AUROC)",
                   minus(wa, by_replicate(here, metric, at(growth=other))))  # fmt: skip
 
 
@@ -58,6 +74,7 @@ def grow_or_wide(rows: list[Row]) -> None:
     of = {name: by_replicate(rows, TOP1, at(network=name)) for name in sizes}
     for one, other in (
         ("grown", "wide"), ("grown", "wide-unscaled"), ("grown", "narrow"), ("wide", "narrow"),
+        ("grown-from-3", "wide"), ("grown-from-3", "wide-unscaled"), ("grown-from-3", "narrow"),
         ("wide-unscaled", "narrow"), ("wide-unscaled", "wide"),
     ):  # fmt: skip
         claim(f"{one} over {other}", minus(of[one], of[other]))
