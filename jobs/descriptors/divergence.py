@@ -99,7 +99,9 @@ def _l1(one: Floats, other: Floats) -> Floats:
 
 def _chi2(one: Floats, other: Floats) -> Floats:
     both = one[0] + other[0]
-    return 0.5 * np.divide((one[0] - other[0]) ** 2, both, out=np.zeros_like(both), where=both > 0)
+    squared = _squared(one, other)
+    found: Floats = np.divide(squared, both, out=np.zeros_like(both), where=both > 0) / 2
+    return found
 
 
 def _squared(one: Floats, other: Floats) -> Floats:
