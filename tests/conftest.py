@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("unhurried", deadline=None)  # a busy machine is nobody's failure
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="module")

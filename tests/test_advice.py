@@ -40,7 +40,7 @@ def points(seed: int, noise: float = 0.01) -> list[Point]:
     ]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), distance=st.floats(0, 1), size=st.floats(1, 1000))
 def test_the_plane_is_ordinary_least_squares(seed: int, distance: float, size: float) -> None:
     """Coefficients, their covariance and the interval of a mean are statsmodels'."""
@@ -56,7 +56,7 @@ def test_the_plane_is_ordinary_least_squares(seed: int, distance: float, size: f
     assert [interval.low, interval.high] == pytest.approx(limits.tolist())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), distance=st.floats(0.1, 0.5))
 def test_the_ends_of_the_boundarys_interval(seed: int, distance: float) -> None:
     """They are the sizes at which the difference's own interval just reaches 0."""

@@ -55,7 +55,6 @@ REAL_SPEC = (Path(__file__).parent.parent / "examples" / "solar-cells.yaml").rea
 REAL_TOML = (Path(__file__).parent.parent / "ftd.toml").read_bytes()
 HANG_S = 60  # what takes so long waits for ever
 SHARED = settings(
-    deadline=None,
     max_examples=80,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -38,7 +38,7 @@ def test_steps_and_epochs_are_the_parameters_of_that_name(match: str) -> None:
     assert [run.key for run in budgeted.runs] == [run.key for run in plain.runs]
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(1, 5000), st.integers(1, 300), st.sampled_from(["target", "total"]))
 def test_images_are_whole_batches(number: int, batch_size: int, which: str) -> None:
     """As many steps as it takes to see so many images, whatever the batch size."""

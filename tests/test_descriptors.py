@@ -127,7 +127,7 @@ def fitted(responses: torch.Tensor, num_bins: int, binning: Any = "equal_mass") 
     return edges(extent, fine_counts(responses, extent), num_bins, binning)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     num_bins=st.integers(2, 40),
@@ -209,7 +209,7 @@ def test_responses_that_are_not_finite_are_refused() -> None:
 # --- histograms -----------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     num_bins=st.integers(2, 12),

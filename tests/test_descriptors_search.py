@@ -118,7 +118,7 @@ def test_every_layer_counts_the_same() -> None:
     assert distances("l1", p[None], q[None], WEIGHTS) == pytest.approx(2 / 4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     measure=st.sampled_from(MEASURES),
@@ -200,7 +200,7 @@ def searched(measure: Measure, ours: InMemory, theirs: InMemory, k: int, width: 
     return enough, places, distances
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     measure=st.sampled_from(MEASURES),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ftd.errors import SpecError
@@ -47,7 +47,6 @@ def test_levels_are_crossed_in_order_of_appearance() -> None:
 sizes = st.lists(st.integers(1, 4), max_size=4)
 
 
-@settings(deadline=None)
 @given(sizes)
 def test_the_crossing_is_complete_and_distinct(sizes: list[int]) -> None:
     """There are as many different cells as combinations, numbered from 0."""
@@ -112,7 +111,6 @@ def test_excluded_combinations_are_left_out() -> None:
     assert [cell.index for cell in found] == [0, 1]
 
 
-@settings(deadline=None)
 @given(sizes.filter(bool), st.data())
 def test_excluding_removes_exactly_the_matches(sizes: list[int], data: st.DataObject) -> None:
     """What remains is the crossing less the cells that match a partial assignment."""

@@ -60,7 +60,7 @@ def test_cosine_by_hand() -> None:
 
 
 @given(SEEDS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_mmd_is_the_sum_over_pairs(seed: int) -> None:
     """Equation 3 of Gretton et al., written out pair by pair."""
     first, second = samples(seed, num=5, dimension=3)
@@ -137,7 +137,7 @@ MEASURES = {
 
 @pytest.mark.parametrize("name", MEASURES)
 @given(seed=SEEDS)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_an_orthogonal_transform_changes_nothing(name: str, seed: int) -> None:
     """Turned features are equally far apart."""
     first, second = samples(seed)
@@ -191,7 +191,7 @@ def test_two_halves_of_one_set_cannot_be_told_apart() -> None:
 
 
 @given(st.integers(4, 60), SEEDS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_halves_are_disjoint_and_know_no_position(count: int, seed: int) -> None:
     """A half and its rest make up the set, and belong to the images, not to where they stand."""
     keys = digests(count)

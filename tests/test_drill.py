@@ -38,7 +38,7 @@ def finished(params: DrillParams, root: Path) -> tuple[Completed, dict[tuple[str
     return Drill().run(params, context), context.metrics
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     steps=st.integers(1, 6),
     seed=st.integers(0, 1 << 32),

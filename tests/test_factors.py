@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ftd.planning.plan import Plan, make_plan
@@ -94,14 +94,12 @@ def brute_force(factors: dict[str, dict[str, Any]]) -> list[dict[str, int]]:
     return found
 
 
-@settings(deadline=None)
 @given(designs())
 def test_cells_are_what_enumeration_finds(factors: dict[str, dict[str, Any]]) -> None:
     """Conditions collapse the crossing exactly: no cell missing, none twice, in the same order."""
     assert levels_of(f"factors: {factors}") == brute_force(factors)
 
 
-@settings(deadline=None)
 @given(designs(), st.data())
 def test_another_level_leaves_the_other_keys_alone(
     factors: dict[str, dict[str, Any]], data: st.DataObject
@@ -143,7 +141,6 @@ def test_a_factor_that_exists_off_the_baseline_only() -> None:
     ]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.data())
 def test_one_at_a_time_is_the_sum_of_the_other_levels(
     sizes: list[int], data: st.DataObject

@@ -146,7 +146,7 @@ def test_tokens_are_a_map_and_a_class_token(model: str) -> None:
     assert torch.equal(pooled(last, MAX)[:, : last.map.shape[1]], last.token)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(1, 9), st.integers(1, 9), st.integers(1, 10), st.sampled_from(["mean", "max"]),
     st.booleans(),

@@ -118,7 +118,7 @@ def test_every_scale_starts_at_gamma() -> None:
     assert all(bool((gamma == 20).all()) for gamma in gammas)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.floats(1e-3, 1e6), st.floats(1e-3, 1e6), st.integers(0, 2**31))
 def test_a_blocks_norm_does_not_depend_on_the_other(one: float, two: float, seed: int) -> None:
     """However large either block is, each comes out with the norm of its gammas."""
@@ -195,7 +195,7 @@ def test_new_columns_follow_their_classes() -> None:
     assert torch.equal(columns[0], columns[1][[0, 2]])
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.sampled_from(PRESERVING), st.integers(1, 300), st.integers(0, 2**31))
 def test_what_promises_to_change_nothing_changes_nothing(kind: str, units: int, seed: int) -> None:
     """In float64 and without noise the logits agree within 1e-5 of their size."""

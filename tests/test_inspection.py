@@ -176,7 +176,7 @@ def test_separability_ignores_rotation_scale_offset_and_order(seed: int, factor:
 # --- selectivity ------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=SEEDS, num_values=st.sampled_from([1, 2, 4, 1000]), num_classes=st.integers(2, 5))
 def test_average_precision_is_scikit_learns(seed: int, num_values: int, num_classes: int) -> None:
     """Of every unit and class, however many images it answers to alike."""
@@ -205,7 +205,7 @@ def area_by_hand(values: Any, labels: Any, num_classes: int, num_top: int) -> fl
     return float(np.mean(found))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=SEEDS, num_values=st.sampled_from([1, 3, 1000]), num_top=st.integers(1, 25))
 def test_the_entropy_of_the_top_labels(seed: int, num_values: int, num_top: int) -> None:
     """As scipy's, with ties counted by their share."""
@@ -217,7 +217,7 @@ def test_the_entropy_of_the_top_labels(seed: int, num_values: int, num_top: int)
     assert found == pytest.approx(wanted, abs=1e-12)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=SEEDS)
 def test_the_order_of_images_and_units_does_not_matter(seed: int) -> None:
     """Nor does any monotone change of a unit's activation."""

@@ -238,7 +238,7 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(ACTIONS)
 def test_states_only_move_as_the_table_says(
     tmp_path_factory: pytest.TempPathFactory, actions: list[tuple[str, int, Wish, Outcome]]
@@ -353,7 +353,7 @@ STREAM = b"".join(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, len(STREAM)), max_size=6))
 def test_a_stream_is_taken_in_once_however_it_grows(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int]

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
@@ -142,7 +142,6 @@ def test_our_replacements_leave_torchvision_networks_as_they_are(model: str) -> 
 SIZES = st.integers(1, 14)
 
 
-@settings(deadline=None)
 @given(SIZES, SIZES, SIZES, SIZES, st.integers(0, 1000))
 def test_adaptive_pooling_equals_torch(
     height: int, width: int, out_height: int, out_width: int, seed: int

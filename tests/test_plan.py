@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ftd import catalog, seeds
@@ -123,7 +123,6 @@ def written(content: dict[str, Any]) -> str:
     return "\n".join(f"{key}: {json.dumps(value)}" for key, value in content.items())
 
 
-@settings(deadline=None)
 @given(contents, contents)
 def test_keys_are_equal_exactly_when_the_question_is(a: dict[str, Any], b: dict[str, Any]) -> None:
     """Two runs share a key if and only if everything that determines their result is equal."""
@@ -131,7 +130,6 @@ def test_keys_are_equal_exactly_when_the_question_is(a: dict[str, Any], b: dict[
     assert (keys(written(a)) == keys(written(b))) is equal
 
 
-@settings(deadline=None)
 @given(st.permutations(["steps: 3", "score: 0.1", "seed: 4", "factors: {noise: [0.1, 0.2]}"]))
 def test_the_order_of_keys_does_not_matter(lines: list[str]) -> None:
     """A spec's lines can be moved about."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ftd.errors import SpecError
@@ -74,7 +74,6 @@ def test_counting_a_stream_keeps_the_runs_of_a_plain_number() -> None:
     assert keys("replicates: {split: 3, train: 2}")[::2] == plain
 
 
-@settings(deadline=None)
 @given(st.sets(st.sampled_from(STREAMS), max_size=len(STREAMS) - 1), st.integers(0, 3))
 def test_pinned_streams_stay(pinned: set[str], number: int) -> None:
     """They are the same in every replicate and under every seed; the others are as before."""

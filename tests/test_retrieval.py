@@ -41,7 +41,7 @@ DIGITS = {
 
 
 @given(SEEDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_average_precision_is_scikit_learns(seed: int) -> None:
     """Also where distances tie; what is not counted might as well not be there."""
     draw = np.random.default_rng(seed)
@@ -90,7 +90,7 @@ def test_patches_cover_the_image() -> None:
 
 
 @given(SEEDS, st.integers(1, 5), st.integers(1, 4))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_patch_distances_by_definition(seed: int, num_query: int, num_reference: int) -> None:
     """The mean over the query's patches of the least distance to a reference's."""
     draw = np.random.default_rng(seed)

@@ -155,7 +155,7 @@ def test_neighbours_are_scikit_learns(k: int) -> None:
     assert (scores.argmax(1) == shares.argmax(1)).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.lists(st.lists(st.integers(0, 4), min_size=9, max_size=9), min_size=1, max_size=6),
     most=st.integers(0, 9),
@@ -245,7 +245,7 @@ def test_no_more_components_than_there_are() -> None:
     assert basis.project(flat, 100, whiten=True).shape == (30, 2)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 100), st.floats(0.1, 100))
 def test_components_follow_rotations_and_scale(seed: int, scale: float) -> None:
     """Turned and scaled samples have the same coordinates, scaled; whitened, the same."""

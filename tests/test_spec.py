@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ftd import catalog
@@ -97,7 +97,6 @@ plain_values = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(plain_values)
 def test_json_is_read_as_it_was(value: object) -> None:
     """Any JSON text means what a JSON parser says."""
@@ -109,7 +108,6 @@ def test_json_is_read_as_it_was(value: object) -> None:
 words = st.text("xyz -:#'\"&*?|>%@\n", max_size=8)
 
 
-@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers(-999, 999) | words,
@@ -271,7 +269,6 @@ def test_a_bad_override_is_named(path: str, value: str, expected: list[str]) -> 
     assert [part for part in expected if part not in message] == []
 
 
-@settings(deadline=None)
 @given(st.text(max_size=200) | st.text("abej:[]{}-&*!? \n'\"#|>1.", max_size=60))
 def test_no_text_raises_anything_else(text: str) -> None:
     """Whatever is written, the answer is a spec or a SpecError."""
@@ -291,7 +288,6 @@ service_values = plain_values | st.dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from([*SERVICE_KEYS, "steps", "score", "fail_with", "fail_at_step"]),
@@ -316,7 +312,6 @@ DEMO_TEXT = DEMO.read_text()
 FINETUNE_PATHS = sorted(parameter_paths(catalog.job("finetune").Params))
 
 
-@settings(deadline=None)
 @given(st.sampled_from(FINETUNE_PATHS), plain_values, st.booleans())
 def test_no_parameter_raises_anything_else(path: str, value: object, varied: bool) -> None:
     """Any value at any parameter, or as a level of it, plans or is a SpecError."""
@@ -330,7 +325,6 @@ def test_no_parameter_raises_anything_else(path: str, value: object, varied: boo
         assert plan.cells
 
 
-@settings(deadline=None)
 @given(st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=4))
 def test_the_line_of_every_key_is_known(keys: list[str]) -> None:
     """Nested keys are found on the line they were written on."""

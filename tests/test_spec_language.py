@@ -86,7 +86,7 @@ GOOD = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(SPEC | GOOD)
 def test_a_plan_or_one_error_with_its_place(content: dict[str, Any]) -> None:
     """No other exception, whatever stands at the keys; a plan is consistent in itself."""

@@ -126,7 +126,6 @@ def test_images_told_right_are_counted() -> None:
 
 
 @given(st.lists(st.integers(0, 2), min_size=3, max_size=50))
-@settings(deadline=None)
 def test_balanced_weights_are_scikit_learns(extra: list[int]) -> None:
     """A class weighs N / (K x its images)."""
     labels = np.array([0, 1, 2, *extra])

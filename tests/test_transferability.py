@@ -91,7 +91,7 @@ def test_leep_by_hand() -> None:
 
 
 @given(SEEDS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_nce_is_mutual_information_less_the_entropy_of_labels(seed: int) -> None:
     """-H(Y|Z) = I(Y;Z) - H(Y), and scikit-learn knows I."""
     draw = np.random.default_rng(seed)
@@ -103,7 +103,7 @@ def test_nce_is_mutual_information_less_the_entropy_of_labels(seed: int) -> None
 
 
 @given(SEEDS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_leep_of_a_sure_network_is_nce(seed: int) -> None:
     """Where every probability is 0 or 1, both are the same."""
     draw = np.random.default_rng(seed)
@@ -195,7 +195,7 @@ OF_FEATURES = {
 
 @pytest.mark.parametrize("name", OF_FEATURES)
 @given(seed=SEEDS)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_turned_scaled_and_permuted_features_score_the_same(name: str, seed: int) -> None:
     """What the features' axes, unit, and images' order are does not matter."""
     found, labels = features(seed)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ftd.errors import WeightsError
@@ -84,7 +84,6 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@settings(deadline=None)
 @given(data=st.data())
 def test_damaged_files_are_never_a_crash(
     intact: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
