@@ -112,7 +112,9 @@ class Grow(Finetune):
         def source(checkpoint: Checkpoint | None) -> Source:
             interpolation = model.preprocessing.interpolation
             with targets.told_of("forgetting.source"):
-                data = prepared(wanted, read, interpolation, context, checkpoint, FILES)
+                data = prepared(
+                    wanted, read, interpolation, context, checkpoint, FILES, known_as="source"
+                )
             return Source.of(model, wanted, data, context)
 
         return Growing(growth, init_seed, source, own.forgetting)

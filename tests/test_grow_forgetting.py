@@ -50,11 +50,16 @@ def after(source: Run, **sections: Any) -> GrowParams:
     return params(model={"name": "mini8", "weights": {"run": "r1"}}, **changes)
 
 
-def forgets(source: Run, root: Path, store: Path, wanted: GrowParams, **fields: Any) -> Completed:
-    """Such a run."""
+def looking_back(source: Run, root: Path, store: Path, **fields: Any) -> FolderContext:
+    """What such a run is executed in."""
     root.mkdir()
     runs = {"r1": source[0].root / "artifacts"}
-    return Grow().run(wanted, FolderContext(root, shared=store, runs=runs, **fields))
+    return FolderContext(root, shared=store, runs=runs, **fields)
+
+
+def forgets(source: Run, root: Path, store: Path, wanted: GrowParams, **fields: Any) -> Completed:
+    """Such a run."""
+    return Grow().run(wanted, looking_back(source, root, store, **fields))
 
 
 def test_forgetting_is_measured_on_the_sources_test(
@@ -78,7 +83,10 @@ def test_looking_back_changes_nothing_else(source: Run, store: Path, tmp_path: P
     with_it, without = after(source), after(source, forgetting={})
     assert Grow().identity(with_it) != Grow().identity(without)
     assert set(Grow().inputs(with_it)) - set(Grow().inputs(without)) == {"source"}
-    one = forgets(source, tmp_path / "one", store, with_it)
+    context = looking_back(source, tmp_path / "one", store)
+    one = Grow().run(with_it, context)
+    known = [(kind, told["class_names"]) for kind, told in context.notes if "class_names" in told]
+    assert known == [("data", list("56789")), ("source", list("01234"))]
     other = forgets(source, tmp_path / "other", store, without)
     assert one.state_sha256 == other.state_sha256
     assert set(one.metrics) - set(other.metrics) == {
