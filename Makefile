@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check twins twins-grow twins-smoke storm controls bench clean
+.PHONY: demo test check twins twins-grow twins-joint twins-smoke storm controls bench clean
 
 demo: .venv/demo  ## the main job on real images, from enqueue to summary
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
@@ -22,6 +22,9 @@ twins: .venv/demo  ## the papers' claims on two CPU cores: hours; stopped, it go
 
 twins-grow: .venv/demo  ## those about networks that grow, in a home of their own: an hour
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/papers/twins.sh grow
+
+twins-joint: .venv/demo  ## those about borrowed images, likewise: an hour
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/papers/twins.sh joint
 
 twins-smoke: .venv/demo  ## the same designs in minutes
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/papers/twins.sh smoke

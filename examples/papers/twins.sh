@@ -3,6 +3,7 @@
 #
 #   twins.sh          most of it, in the home .twins/all; stopped, it goes on where it was
 #   twins.sh grow     networks that grow, in the home .twins/grow, likewise
+#   twins.sh joint    borrowed images, in the home .twins/joint, likewise
 #   twins.sh smoke    the same designs with few levels and steps, on images that packages bring along
 set -eu
 cd "$(dirname "$0")/../.."
@@ -94,7 +95,12 @@ else
     9-sources 9-early-wide-deep 9-retrieval'
   grow='source 12-wide-source 12-grow-or-wide 11-grow-real-images 10-grow 10-gamma
     10-large-source 10-grow-large'
-  [ "$mode" = grow ] && wanted=$grow || wanted=$all
+  joint='source 13-borrow 13-borrow-pretrained 14-hard-images'
+  case "$mode" in
+    grow) wanted=$grow ;;
+    joint) wanted=$joint ;;
+    *) wanted=$all ;;
+  esac
   for spec in $wanted; do
     enqueue "$spec"
   done
@@ -112,6 +118,7 @@ growing='twin-12-grow-or-wide twin-11-grow-real-images twin-10-grow twin-10-grow
 case "$mode" in
   smoke) names="$names $growing" ;;
   grow) names="$growing twin-10-gamma" others='' ;;
+  joint) names='twin-13-borrow twin-13-borrow-pretrained twin-14-hard-images' others='' ;;
   *) others="$others twin-8-distances twin-8-retrieval" ;;
 esac
 # shellcheck disable=SC2086
@@ -120,7 +127,7 @@ wait "$daemon"
 for name in $names; do
   ftd summary "$name"  # with --metric test/balanced_accuracy and others: what else was measured
 done
-if [ "$mode" != grow ]; then
+if [ "$mode" = all ] || [ "$mode" = smoke ]; then
   ftd changes twin-4-changes
   ftd distances twin-7-distances
 fi
