@@ -64,16 +64,7 @@ if [ "$mode" = smoke ]; then
   enqueue 9-early-wide-deep --set "$shapes" --set "factors.target=$one" --set replicates=1
   enqueue 9-retrieval --set "$shapes" --set replicates=1 --set target.num_images=100
   one_lr='tune={over: {train.lr: [0.004]}, select: val/top1, per: cell}'
-  for spec in 12-wide-source 10-large-source; do
-    enqueue "$spec" --set "target=$low" --set train.steps=10 --set train.warmup_steps=3 \
-      --set replicates=1
-  done
-  enqueue 12-grow-or-wide --set "target=$high}" --set train.steps=6 --set replicates=1 --set "$one_lr"
-  arms='[{name: wa, set: {growth: {type: wa, units: 8}}}, {name: da, set: {growth: {type: da, units: 8}}}]'
-  for spec in 10-grow 10-grow-large; do
-    enqueue "$spec" --set "target=$high}" --set train.steps=6 --set replicates=1 --set "$one_lr" \
-      --set "factors.growth=$arms"
-  done
+  enqueue 10-grow --set "target=$high}" --set train.steps=6 --set replicates=1 --set "$one_lr"
   enqueue 11-grow-real-images --set train.steps=3 --set replicates=1 --set target.decode_size=64 \
     --set 'factors.target.per_class=[10]' --set target.val_per_class=10 \
     --set 'tune={over: {train.lr: [0.01]}, select: val/auroc, per: cell}'
@@ -114,10 +105,10 @@ trap 'kill "$daemon" 2>/dev/null || true' INT TERM
 names='twin-1-learning-rate twin-2-classes twin-3-imbalance twin-5-freeze-or-tune twin-6-real-images
   twin-8-layers twin-9-early-wide-deep twin-9-retrieval'
 others='twin-source twin-2-sources twin-9-sources twin-4-top-layers twin-4-changes twin-7-distances'
-growing='twin-12-grow-or-wide twin-11-grow-real-images twin-10-grow twin-10-grow-large'
+growing='twin-11-grow-real-images twin-10-grow'
 case "$mode" in
   smoke) names="$names $growing" ;;
-  grow) names="$growing twin-10-gamma" others='' ;;
+  grow) names="$growing twin-12-grow-or-wide twin-10-gamma twin-10-grow-large" others='' ;;
   joint) names='twin-13-borrow twin-13-borrow-pretrained twin-14-hard-images' others='' ;;
   *) others="$others twin-8-distances twin-8-retrieval" ;;
 esac
