@@ -64,7 +64,9 @@ if [ "$mode" = smoke ]; then
   enqueue 9-early-wide-deep --set "$shapes" --set "factors.target=$one" --set replicates=1
   enqueue 9-retrieval --set "$shapes" --set replicates=1 --set target.num_images=100
   one_lr='tune={over: {train.lr: [0.004]}, select: val/top1, per: cell}'
-  enqueue 10-grow --set "target=$high}" --set train.steps=6 --set replicates=1 --set "$one_lr"
+  arms='[{name: wa, set: {growth: {type: wa, units: 8}}}, {name: da, set: {growth: {type: da, units: 8}}}]'
+  enqueue 10-grow --set "target=$high}" --set train.steps=6 --set replicates=1 --set "$one_lr" \
+    --set "factors.growth=$arms"
   enqueue 11-grow-real-images --set train.steps=3 --set replicates=1 --set target.decode_size=64 \
     --set 'factors.target.per_class=[10]' --set target.val_per_class=10 \
     --set 'tune={over: {train.lr: [0.01]}, select: val/auroc, per: cell}'
