@@ -20,10 +20,10 @@ check: .venv/dev  ## style, types, directions between the rooms
 twins: .venv/demo  ## the papers' claims on two CPU cores: hours; stopped, it goes on where it was
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/papers/twins.sh
 
-twins-grow: .venv/demo  ## those about networks that grow, in a home of their own: an hour
+twins-grow: .venv/demo  ## those about networks that grow, in a home of their own: hours
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/papers/twins.sh grow
 
-twins-joint: .venv/demo  ## those about borrowed images, likewise: an hour
+twins-joint: .venv/demo  ## those about borrowed images, likewise
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/papers/twins.sh joint
 
 twins-smoke: .venv/demo  ## the same designs in minutes

@@ -99,7 +99,7 @@ def _fill(store: Store, bins: Bins, several: list[Samples], size: Size) -> None:
             key = {"bins": bins.key, "pixels": shard.pixels_sha256}
             kind = rng.integers(0, KINDS, (len(shard), 1))
             layers = [_mixed(of_layer, kind, rng) for of_layer in kinds]
-            store.entry(described.KIND, key, lambda layers=layers: writers(layers))  # type: ignore[misc]
+            store.entry(described.KIND, key, partial(writers, layers))
 
 
 def _mixed(

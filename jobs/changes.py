@@ -73,12 +73,9 @@ class Changes(Job[ChangesParams]):
     def identity(self, params: ChangesParams) -> Mapping[str, Any]:
         """Both networks, the images, and what is looked at."""
         model = params.model
-        wanted = model.preprocessing
         return {
-            "model": model.name,
-            "weights": sources.identity(model.name, model.weights),
+            **model.identity,
             "after": sources.identity(model.name, params.after),
-            "preprocessing": [wanted.mean, wanted.std, wanted.interpolation],
             "target": targets.identity(params.target),
             **params.model_dump(mode="json", include={"images", "layers", "probe", "pictures"}),
         }
@@ -107,8 +104,7 @@ class Changes(Job[ChangesParams]):
         numerics.configure(context.numerics, context.threads)
         context.fingerprint(numerics.fingerprint(context.numerics, context.device))
         context.restore()
-        model = params.model
-        wanted = model.preprocessing
+        wanted = params.model.preprocessing
         data = prepared(
             params.target, self.inputs(params)["target"], wanted.interpolation, context, None, ()
         )

@@ -83,11 +83,8 @@ class Finetune(Job[FinetuneParams]):
     def identity(self, params: FinetuneParams) -> Mapping[str, Any]:
         """Resolved parameters less what cannot matter: fields that this run does not use."""
         model, target, train = params.model, params.target, params.train
-        wanted = model.preprocessing
         return {
-            "model": model.name,
-            "weights": sources.identity(model.name, model.weights),
-            "preprocessing": [wanted.mean, wanted.std, wanted.interpolation],
+            **model.identity,
             "layers": params.layers,
             "target": targets.identity(target),
             "train": recipe.identity(train, target, _treatments(params), numbered(model.name)),

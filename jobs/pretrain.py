@@ -115,11 +115,9 @@ class Pretrain(Job[PretrainParams]):
     def identity(self, params: PretrainParams) -> Mapping[str, Any]:
         """Resolved parameters less what cannot matter: fields that this run does not use."""
         model, train = params.model, params.train
-        wanted, names = model.preprocessing, numbered(model.name)
-        found: dict[str, Any] = {
-            "model": model.name,
-            "weights": sources.identity(model.name, model.weights),
-            "preprocessing": [wanted.mean, wanted.std, wanted.interpolation],
+        names = numbered(model.name)
+        found = {
+            **model.identity,
             "sources": [targets.identity(source) for source in params.sources],
             "train": recipe.identity(train, params.source, _treatments(params), names),
         }

@@ -14,7 +14,6 @@ from ftd.job import Completed, Context, Input, Job
 from jobs import budget as budgets
 from jobs import records, sources, targets
 from jobs.params.features import resolved
-from jobs.params.model import ModelParams
 from jobs.params.probe import BackboneParams, ProbeParams
 
 
@@ -56,12 +55,7 @@ class Probe(Job[ProbeParams]):
         normalise = params.normalise
         found: dict[str, Any] = {
             "backbones": [
-                {
-                    "model": one.model.name,
-                    "weights": sources.identity(one.model.name, one.model.weights),
-                    "preprocessing": _preprocessing(one.model),
-                    "features": one.features.model_dump(mode="json"),
-                }
+                {**one.model.identity, "features": one.features.model_dump(mode="json")}
                 for one in _backbones(params)
             ],
             "target": targets.identity(params.target),
@@ -107,8 +101,3 @@ def _resolved(one: BackboneParams, base: Path) -> BackboneParams:
         model=model.model_copy(update={"weights": weights}),
         features=resolved(one.features, model.name),
     )
-
-
-def _preprocessing(model: ModelParams) -> list[Any]:
-    wanted = model.preprocessing
-    return [wanted.mean, wanted.std, wanted.interpolation]

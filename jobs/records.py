@@ -45,6 +45,11 @@ class Preprocessing:
     std: Channels
     interpolation: Interpolation
 
+    @property
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in vars(self).items()}
+
 
 @dataclass(frozen=True)
 class Record:

@@ -52,17 +52,14 @@ class Retrieval(Job[RetrievalParams]):
 
     def identity(self, params: RetrievalParams) -> Mapping[str, Any]:
         """Resolved parameters less what cannot matter."""
-        model, normalise = params.model, params.normalise
-        wanted = model.preprocessing
+        normalise = params.normalise
         target = targets.identity(params.target)
         if params.roles:
             target = {name: target[name] for name in WITHOUT_SPLIT}
         found = params.model_dump(mode="json", include={"features", "queries", "instances"})
         return {
             **found,
-            "model": model.name,
-            "weights": sources.identity(model.name, model.weights),
-            "preprocessing": [wanted.mean, wanted.std, wanted.interpolation],
+            **params.model.identity,
             "target": target,
             "normalise": normalise.model_dump(
                 mode="json", exclude={"whiten"} if normalise.pca is None else set()

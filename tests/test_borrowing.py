@@ -23,11 +23,12 @@ from jobs.borrowing.lending import Borrowed, Lending
 from jobs.borrowing.norms import separate
 from jobs.borrowing.rounds import cross_fitted, fold_of
 from jobs.borrowing.selection import some, some_of_each_class
-from jobs.borrowing.source_side import Reading, SourceSide
+from jobs.borrowing.source_side import SourceSide
 from jobs.data.batches import Batch, Loader
 from jobs.data.images import Images
 from jobs.data.keyed import Bits, splitmix64
 from jobs.data.order import Order
+from jobs.growth.reading import Reading
 from jobs.params.joint import HardParams
 from jobs.params.train import TrainParams
 from jobs.records import preprocessing

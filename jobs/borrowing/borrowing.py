@@ -17,12 +17,13 @@ from jobs.borrowing.joint_training import JointTraining
 from jobs.borrowing.kept import keep
 from jobs.borrowing.rounds import Rounds
 from jobs.borrowing.selection import Selection
-from jobs.borrowing.source_side import Reading, SourceSide, width_read
+from jobs.borrowing.source_side import SourceSide, width_read
 from jobs.data.batches import Loader
 from jobs.data.keyed import Indices
 from jobs.data.order import Order
 from jobs.data.prepare import Data, as_it_stands
 from jobs.descriptors.leakage import Leaked, leaked
+from jobs.growth.reading import Reading
 from jobs.measure.scoring import named
 from jobs.models.network import Network
 from jobs.train.loop import Training

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from jobs.borrowing.source_side import Reading, SourceSide
+from jobs.borrowing.source_side import SourceSide
 from jobs.data.batches import Batch
+from jobs.growth.reading import Reading
 from jobs.train.loss import Objective
 from jobs.train.state import TrainingState
 from jobs.train.step import Part, Stepper

@@ -16,10 +16,11 @@ from jobs.borrowing.lending import Borrowed, Lending
 from jobs.borrowing.norms import separate
 from jobs.borrowing.rounds import Rounds
 from jobs.borrowing.selection import Selection
-from jobs.borrowing.source_side import Reading, SourceSide
+from jobs.borrowing.source_side import SourceSide
 from jobs.data.augment import Augmentation
 from jobs.data.batches import Batch, Loader
 from jobs.data.keyed import Indices
+from jobs.growth.reading import Reading
 from jobs.measure.scoring import named
 from jobs.train.loop import Around, Training
 from jobs.train.state import TrainingState

@@ -10,10 +10,11 @@ import numpy.typing as npt
 import torch
 
 from jobs.borrowing.hard import Judged, Levels
-from jobs.borrowing.source_side import Reading, SourceSide
+from jobs.borrowing.source_side import SourceSide
 from jobs.data.batches import Loader
 from jobs.data.keyed import Indices, keyed_order
-from jobs.measure.evaluate import BATCH_SIZE, evaluate
+from jobs.growth.reading import Reading
+from jobs.measure.evaluate import evaluate, shown
 from jobs.models.network import Network
 from jobs.params.joint import HardParams
 from jobs.params.solvers import SolverParams
@@ -121,11 +122,6 @@ def _features(
     pause: Callable[[], None],
 ) -> npt.NDArray[np.float64]:
     """What the classifier reads of each of the samples `train`: (N, D)."""
-    network.eval()
-    found = []
-    for batch in loader.evaluation(train, BATCH_SIZE[device]):
-        with torch.inference_mode():
-            network(batch.images)
-        found.append(reading.latest().double().cpu())
-        pause()
+    batches = shown(network, loader, train, device, pause)
+    found = [reading.latest().double().cpu() for _ in batches]
     return np.asarray(torch.cat(found).numpy())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from ftd.errors import InputError
-from jobs.growth.place import classifier_path
+from jobs.growth.reading import Reading
 from jobs.models.initialise import initial_state
 from jobs.models.network import Network
 
@@ -49,34 +48,6 @@ class SourceSide(nn.Module):
             self.register_buffer("num_rounds", torch.zeros((), dtype=torch.int64))
             self.register_buffer("levels", torch.ones(num_levels, dtype=torch.int64))
         self.load_state_dict({**self.state_dict(), **drawn})
-
-
-class Reading:
-    """What the classifier of a network is given, heard while :meth:`listening`."""
-
-    def __init__(self, network: Network) -> None:
-        self._classifier = network.module.get_submodule(classifier_path(network))
-        self._read: torch.Tensor | None = None
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Within it, :meth:`latest` tells of the batch that the network was shown last."""
-
-        def hear(_classifier: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-            self._read = given[0]
-
-        handle = self._classifier.register_forward_pre_hook(hear)
-        try:
-            yield
-        finally:
-            handle.remove()
-            self._read = None
-
-    def latest(self) -> torch.Tensor:
-        """Features (N, D) of the latest batch; told once."""
-        assert self._read is not None, "the network has just been shown something"
-        found, self._read = self._read, None
-        return found
 
 
 def width_read(network: Network, size: int) -> int:

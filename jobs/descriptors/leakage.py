@@ -37,14 +37,14 @@ def leaked(
 
     Both must be decoded to the same size.
     """
-    held_out = np.union1d(test_indices, val_indices)
     pool_indices = np.unique(pool_indices)
-    found = twins(pool, pool_indices, held_out, of=target)
-    of_test = twins(pool, pool_indices, test_indices, of=target).any
-    of_val = twins(pool, pool_indices, val_indices, of=target).any
+    of_test, of_val = (
+        twins(pool, pool_indices, held_out, of=target) for held_out in (test_indices, val_indices)
+    )
+    identical = of_test.identical | of_val.identical
     return Leaked(
-        pool_indices[found.identical],
-        pool_indices[found.near],
-        int(of_test.sum()),
-        int(of_val.sum()),
+        pool_indices[identical],
+        pool_indices[(of_test.near | of_val.near) & ~identical],
+        int(of_test.any.sum()),
+        int(of_val.any.sum()),
     )

@@ -6,7 +6,7 @@ Saying what it is takes no torch: a run whose features are all in the store neve
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +87,7 @@ def backbone(model: ModelParams, context: Context) -> Backbone:
     identity = {
         "model": model.name,
         "weights": _weights(model, context),
-        "preprocessing": {name: _plain(value) for name, value in asdict(preprocessing).items()},
+        "preprocessing": preprocessing.as_json,
     }
     return Backbone(model, preprocessing, identity, context)
 
@@ -131,7 +131,3 @@ def _num_classes(model: str, state: State) -> int:
 
 def _numbers(count: int) -> tuple[str, ...]:
     return tuple(map(str, range(count)))
-
-
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value

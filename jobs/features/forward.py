@@ -1,4 +1,4 @@
-"""One pass of images through a frozen network: the only place where features are computed."""
+"""One pass of images through a whole frozen network, of which any layers are heard."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ It is extracted as other features are, kept in the store, and loaded as images w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -55,10 +55,7 @@ class PrefixSight:
             "up_to": prefix.path,
             "weights": state_sha256(prefix.tensors()),
             "channels_last": prefix.is_channels_last,
-            "preprocessing": {
-                name: list(value) if isinstance(value, tuple) else value
-                for name, value in asdict(self.preprocessing).items()
-            },
+            "preprocessing": self.preprocessing.as_json,
         }
 
     def forward(self, images: Images, crop_size: int, batch_size: int, device: str) -> _Pass:

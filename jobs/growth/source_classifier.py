@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from jobs.growth.place import classifier_path
+from jobs.growth.reading import Reading
 from jobs.models.network import Network
 
 
@@ -19,7 +20,7 @@ class SourceClassifier:
         head = source.module.get_submodule(classifier_path(source))
         assert isinstance(head, nn.Linear), "so it is where a network grows"
         self._source, self._head = source, head
-        self._read: torch.Tensor | None = None
+        self._reading: Reading | None = None
 
     def listen(self, network: Network) -> None:
         """Hear what the classifier of `network` is given.
@@ -27,18 +28,13 @@ class SourceClassifier:
         Call it before the network grows for its new task: then what is heard is what the source's
         classifier reads, parts that the source had grown itself included.
         """
-
-        def hear(_classifier: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-            self._read = given[0]
-
-        head = network.module.get_submodule(classifier_path(network))
-        head.register_forward_pre_hook(hear)
+        self._reading = Reading(network)
+        self._reading.listen()
 
     def now(self) -> torch.Tensor:
         """Logits (N, source classes) of the images that were seen last; once for each look."""
-        assert self._read is not None, "the network has just seen them"
-        said: torch.Tensor = self._head.forward(self._read.float())  # no hooks: it is joined
-        self._read = None
+        assert self._reading is not None, "it listens"
+        said: torch.Tensor = self._head.forward(self._reading.latest().float())  # no hooks: joined
         return said
 
     def then(self, images: torch.Tensor) -> torch.Tensor:

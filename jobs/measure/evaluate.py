@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -31,10 +31,24 @@ def evaluate(
     Each is looked at as `look` says (None: its centre).
     `pause` is called after each batch and may raise to leave.  The network is left in eval mode.
     """
-    network.eval()
     found = [torch.empty((0, len(network.class_names)))]
+    for logits in shown(network, loader, indices, device, pause, look):
+        found.append(logits.float().cpu())
+    return np.asarray(torch.cat(found).numpy())
+
+
+def shown(
+    network: Network,
+    loader: Loader,
+    indices: Indices,
+    device: str,
+    pause: Callable[[], None],
+    look: Look | None = None,
+) -> Iterator[torch.Tensor]:
+    """As :func:`evaluate`, batch by batch: the logits of each, on the device."""
+    network.eval()
     for batch in loader.evaluation(indices, BATCH_SIZE[device], look):
         with torch.inference_mode():
-            found.append(network(batch.images).float().cpu())
+            logits = network(batch.images)
+        yield logits
         pause()
-    return np.asarray(torch.cat(found).numpy())

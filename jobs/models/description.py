@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Description:
             "layers": self.layers,
             "class_names": self.class_names,
             "multi_label": self.multi_label,
-            "preprocessing": asdict(self.preprocessing) | sizes,
+            "preprocessing": self.preprocessing.as_json | sizes,
             **({"grown": self.grown} if self.grown else {}),
         }
         return {_ENTRY: json.dumps(told, sort_keys=True)}

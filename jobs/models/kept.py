@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import torch
 
@@ -63,12 +62,12 @@ def with_rows(state: State, model: str, order: Sequence[int]) -> State:
 
 def _check_images(run: str, theirs: Preprocessing, ours: Preprocessing) -> None:
     """Raises WeightsError when the run saw its images otherwise, and nobody said so."""
-    for name, value in asdict(theirs).items():
-        if value != getattr(ours, name):
-            shown = list(value) if isinstance(value, tuple) else value
+    wanted = ours.as_json
+    for name, value in theirs.as_json.items():
+        if value != wanted[name]:
             raise WeightsError(
-                f"{run} was trained on images with {name} {shown}",
-                fix=f"Set model.{name}: {shown} (or another value, if that is what you want)",
+                f"{run} was trained on images with {name} {value}",
+                fix=f"Set model.{name}: {value} (or another value, if that is what you want)",
             )
 
 

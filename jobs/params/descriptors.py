@@ -104,9 +104,4 @@ def identity(wanted: DescriptorParams) -> Mapping[str, Any]:
         found["features"] = wanted.features.model_dump(mode="json")
     else:
         found |= {"bins": wanted.bins, "binning": wanted.binning, "smoothing": wanted.smoothing}
-    if wanted.model is not None:
-        shown = wanted.model.preprocessing
-        found["model"] = wanted.model.name
-        found["weights"] = sources.identity(wanted.model.name, wanted.model.weights)
-        found["preprocessing"] = [shown.mean, shown.std, shown.interpolation]
-    return found
+    return found if wanted.model is None else found | wanted.model.identity

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from ftd.job import Params
+from jobs import sources
 from jobs.records import Interpolation, Preprocessing, preprocessing
 from jobs.sources import Weights
 
@@ -37,6 +38,17 @@ class ModelParams(Params):
     interpolation: Interpolation | None = Field(
         default=None, description="How images are resized; default: as the weights were trained."
     )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What determines the network as it starts, as JSON values, besides the content of what
+        its weights are read from."""
+        shown = self.preprocessing
+        return {
+            "model": self.name,
+            "weights": sources.identity(self.name, self.weights),
+            "preprocessing": [shown.mean, shown.std, shown.interpolation],
+        }
 
     @property
     def preprocessing(self) -> Preprocessing:
