@@ -43,6 +43,7 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
                 "val/separability_after_stem": 1.0,
                 "val/separability_before_conv_head": BEFORE[replicate],
                 "val/separability_after_conv_head": AFTER[level][replicate],
+                "val/separability_after_grown": AFTER[level][replicate],
                 "val/cka_classifier": 0.5,
             },
         )
@@ -98,6 +99,20 @@ def test_before_and_after_are_paired(ledger: Ledger, capsys: pytest.CaptureFixtu
     assert head["interval"] == pytest.approx(list(wanted))
     assert head["before"]["mean"] == pytest.approx(sum(BEFORE) / 3)
     assert {one["measure"] for one in found["measures"]} == {"separability"}
+
+
+def test_what_a_run_grew_has_no_before(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its values after the run are shown, and no difference is made up."""
+    found = json.loads(shown(capsys, "--json", "--measure", "separability"))
+    grown = profile(found, "separability", 1)["grown"]
+    assert grown["after"]["mean"] == pytest.approx(sum(AFTER[1]) / 3)
+    assert grown["mean"] is None and grown["interval"] is None and "before" not in grown
+    line = next(
+        line
+        for line in shown(capsys, "--measure", "separability").splitlines()
+        if line.startswith("grown")
+    )
+    assert line.split() == ["grown", "-", "0.643", "-", "-", "0.880", "-"]
 
 
 def test_a_line_per_layer(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,9 @@ MEASURES = (*SINGLE, *TWICE)
 @dataclass(frozen=True)
 class LayerValue:
     """A layer's measure in one cell over independent units: `before` and `after` where it is
-    measured twice, with `value` their difference within each run; else the measure itself."""
+    measured twice, with `value` their difference within each run; else the measure itself.
+
+    A part that the runs grew was not there before: it has `after` alone, and no value."""
 
     layer: str
     value: Spread
@@ -112,25 +114,23 @@ def _profile(
             {one.replicate: one for one in seen[name] if one.cell == cell and one.value is not None}
             for name in _names(split, measure, layer)
         ]
-        both = [replicate for replicate in rows[0] if all(replicate in row for row in rows)]
+        measured = [row for row in rows if row]
+        both = [replicate for replicate in rows[-1] if all(replicate in row for row in measured)]
         if not both:
             continue
-        units = [unit(rows[0][replicate]) for replicate in both]
-        columns = [[row[replicate].value or 0.0 for replicate in both] for row in rows]
-        differences = [
-            after - before for before, after in zip(columns[0], columns[-1], strict=True)
-        ]
-        ids |= {rows[0][replicate].run_id for replicate in both}
-        factors = rows[0][both[0]].factors
-        if measure in TWICE:
-            value = spread(unit_means(zip(units, differences, strict=True)))
-            before, after = (
-                spread(unit_means(zip(units, column, strict=True))) for column in columns
-            )
-            values.append(LayerValue(layer, value, interval(value), before, after))
+        units = [unit(rows[-1][replicate]) for replicate in both]
+        columns = [[row[replicate].value or 0.0 for replicate in both] for row in measured]
+        spreads = [spread(unit_means(zip(units, column, strict=True))) for column in columns]
+        ids |= {rows[-1][replicate].run_id for replicate in both}
+        factors = rows[-1][both[0]].factors
+        if measure not in TWICE:
+            values.append(LayerValue(layer, spreads[0], interval(spreads[0])))
+        elif len(spreads) == 1:
+            values.append(LayerValue(layer, spread([]), None, after=spreads[0]))
         else:
-            value = spread(unit_means(zip(units, columns[0], strict=True)))
-            values.append(LayerValue(layer, value, interval(value)))
+            differences = [after - before for before, after in zip(*columns, strict=True)]
+            value = spread(unit_means(zip(units, differences, strict=True)))
+            values.append(LayerValue(layer, value, interval(value), *spreads))
     if not values:
         return None
     return Profile(measure, split, cell, factors, tuple(values), tuple(sorted(ids)))

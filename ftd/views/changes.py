@@ -40,7 +40,8 @@ def tables(title: str, found: Sequence[Profile], doubts: Sequence[str] = ()) -> 
     notes = [
         f"[low, high]: {CONFIDENCE:.0%} interval of the mean over replicates (Student's t), "
         "each for itself",
-        "after - before: within each run; - : nothing measured (re-initialised, or constant)",
+        "after - before: within each run; - : nothing measured (re-initialised, constant, or not "
+        "there before)",
     ]
     return [*parts, table("", (), (), notes=notes)]
 
@@ -77,14 +78,12 @@ def _short(factor: str) -> str:
 def _texts(value: LayerValue | None, measure: str, places: int) -> list[str]:
     if value is None:
         return ["-"] * (3 if measure in TWICE else 1)
-    signed = measure in TWICE
-    shown = number(value.value.mean, places, signed=signed)
+    shown = number(value.value.mean, places, signed=measure in TWICE)
     if value.interval is not None:
         low, high = (number(end, places) for end in (value.interval.low, value.interval.high))
         shown += f" [{low}, {high}]"
-    if value.before is None or value.after is None:
-        return [shown]
-    return [number(value.before.mean, places), number(value.after.mean, places), shown]
+    sides = (value.before, value.after) if measure in TWICE else ()
+    return [*(number(None if side is None else side.mean, places) for side in sides), shown]
 
 
 def _run_ids(found: Sequence[Profile]) -> list[int]:
