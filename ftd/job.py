@@ -139,6 +139,13 @@ class Context(Protocol):
         `files()` names what to save; after a stop request's save, raises :class:`Stopped`.
         """
 
+    def verified(self, source: Input) -> str:
+        """The fingerprint of one of the run's inputs, which was as planned when the attempt began.
+
+        Taking it again may take long: a folder's files are looked at one by one, a file is read.
+        Raises LookupError for anything that is no input of this run.
+        """
+
     def kept(self, run: str, name: str) -> Path:
         """The file `name` that a run among the inputs kept, verified; it is only to be read.
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ftd.files import seal_folder, sealed_folder
-from ftd.job import Stopped, Writer
+from ftd.inputs import fingerprint
+from ftd.job import Input, Stopped, Writer
 from ftd.seeds import streams
 from ftd.store import Store
 
@@ -82,6 +83,10 @@ class FolderContext:
             number = len(list(self.root.glob("checkpoint-*")))
             seal_folder(self.root / f"checkpoint-{number:04d}", files(), {"step": step})
             raise Stopped("asked")
+
+    def verified(self, source: Input) -> str:
+        """As it is now."""
+        return fingerprint(source)
 
     def kept(self, run: str, name: str) -> Path:
         """As another run left it."""

@@ -188,6 +188,14 @@ def test_what_cannot_be_planned_is_the_author_s_error(tmp_path: Path) -> None:
         check_job("./tally.py:Tally", {"step": 4}, base=tmp_path)
 
 
+def test_a_spec_in_the_job_s_place_is_told_where_it_goes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Other commands take the file first; here the message is the command to write."""
+    assert main(["check-job", "short.yaml"]) == InputError.exit_code
+    assert "ftd check-job JOB --params short.yaml" in capsys.readouterr().err
+
+
 # --- entries of checkpoints
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=3)

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from ftd.files import read_json, seal_json, try_lock
+from ftd.job import Input
 from ftd.protocol import CHECKPOINTS, EVENTS, ORDER, RESULT, REVOKED, STOP, WORKER
+from ftd.worker.context import AttemptContext
 from tests.orders import order
 
 LONG = {"steps": 10_000, "step_s": 0.01}
@@ -199,3 +201,15 @@ def test_the_log_tells_the_attempts_story(tmp_path: Path) -> None:
     assert said[1] == [
         "r1, attempt 2: drill on cpu:0, 1 thread", "resumes from step 4", "completed: 5 steps",
     ]  # fmt: skip
+
+
+def test_an_input_is_looked_at_once_per_attempt(tmp_path: Path) -> None:
+    """What was compared at its start is handed on: the folder, which is gone, is not read again."""
+    planned = {"target": {"kind": "folder", "where": "/gone", "fingerprint": "listing:1"}}
+    context = AttemptContext(_attempt(tmp_path), order(inputs=planned))
+    try:
+        assert context.verified(Input("folder", "/gone")) == "listing:1"
+        with pytest.raises(LookupError, match="/other is no input"):
+            context.verified(Input("folder", "/other"))
+    finally:
+        context.close()

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ftd.cli.output import add_json, print_json
+from ftd.errors import UnknownName
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +56,11 @@ def run(args: argparse.Namespace) -> int:
     from ftd.source import absolute
     from ftd.spec.includes import fragments
 
+    if args.job.endswith((".yaml", ".yml")):
+        raise UnknownName(
+            f"{args.job} holds parameters, it is no job",
+            fix=f"Name the job, then the file: ftd check-job JOB --params {args.job}",
+        )
     text, origin, base = "{}", "params", Path.cwd()
     if args.params is not None:
         text, origin, base = read_spec(args.params)

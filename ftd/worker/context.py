@@ -13,7 +13,7 @@ from typing import Any
 from ftd import faults
 from ftd.clock import monotonic, now
 from ftd.files import Stream, all_at_once, fsync_file, read_json, sha256_of
-from ftd.job import Stopped, Writer
+from ftd.job import Input, Stopped, Writer
 from ftd.protocol import (
     ARTIFACTS,
     EVENTS,
@@ -112,6 +112,12 @@ class AttemptContext:
             self._save(step, files())
         if asked:
             raise Stopped(asked)
+
+    def verified(self, source: Input) -> str:
+        for planned in self._order.inputs.values():
+            if (planned["kind"], planned["where"]) == (source.kind, source.where):
+                return str(planned["fingerprint"])
+        raise LookupError(f"{source.kind} {source.where} is no input of this run")
 
     def kept(self, run: str, name: str) -> Path:
         source = next(

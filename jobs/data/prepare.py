@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from ftd.errors import DataError
-from ftd.inputs import fingerprint
 from ftd.job import Checkpoint, Context, Input, Writer
 from jobs.data.classes import with_classes
 from jobs.data.datasets import listing_of
@@ -72,7 +71,7 @@ def prepared(
     listing, members = with_classes(listing_of(target), target.classes, seeds["classes"])
     images = decoded(
         listing,
-        fingerprint(source),
+        context.verified(source),
         target.decode_size,
         interpolation,
         store=context.store,

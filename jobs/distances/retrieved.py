@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ftd.inputs import fingerprint as input_fingerprint
 from ftd.job import Completed, Context, Input
 from jobs.data.classes import with_classes
 from jobs.data.datasets import listing_of
@@ -112,7 +111,7 @@ def _scene(params: RetrievalParams, source: Input, context: Context, progress: P
     if params.roles:
         listing, members = with_classes(listing_of(target), target.classes, seeds["classes"])
         images = decoded(
-            listing, input_fingerprint(source), target.decode_size, interpolation,
+            listing, context.verified(source), target.decode_size, interpolation,
             store=context.store, threads=context.threads, progress=progress, wanted=members,
             skip_unreadable=target.corrupt == "skip",
         )  # fmt: skip

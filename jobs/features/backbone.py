@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ftd.files import sha256_of
-from ftd.inputs import fingerprint
 from ftd.job import Context
 from jobs import sources
 from jobs.layers import Treatment, numbered
@@ -99,7 +98,7 @@ def _weights(model: ModelParams, context: Context) -> Mapping[str, Any]:
         if source.kind == "run":  # by content: other runs may keep the same
             found[name] = sha256_of(context.kept(source.called, source.file))
         else:
-            found[name] = fingerprint(source)
+            found[name] = context.verified(source)
     if model.weights == "none":
         found["init_seed"] = context.seeds["init"]
     return found

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ftd.inputs import fingerprint as input_fingerprint
 from ftd.job import Checkpoint, Completed, Context, Input
 from jobs.data.images import Images, decoded
 from jobs.data.keyed import Indices
@@ -152,7 +151,7 @@ def _samples(
             return data.images
         return decoded(
             data.listing,
-            input_fingerprint(target),
+            context.verified(target),
             params.target.decode_size,
             interpolation,
             store=context.store,
