@@ -23,7 +23,7 @@ from jobs.data.pixels import INTERPOLATIONS
 from jobs.features import extract
 from jobs.features.backbone import Backbone, backbone
 from jobs.features.extract import SHARD, Features, features
-from jobs.features.shards import STANDARD, Bundle, Shard, Spool
+from jobs.features.shards import BLOCKS, STANDARD, Bundle, Shard, Spool
 from jobs.features.views import ORIGINAL, SIXTEEN, View, mirrored, part, turned
 from jobs.layers import numbered
 from jobs.models.weights import load
@@ -62,6 +62,7 @@ def passed(
     views: Sequence[View] = (ORIGINAL,),
     also: Any = (),
     model: str = "mini8",
+    single: bool = False,
     **changes: Any,
 ) -> Features:
     """The features of a network without weights, in a context of its own below `root`."""
@@ -71,6 +72,7 @@ def passed(
     found = features(
         network, images, crop_size, layers, poolings, context,
         wanted=wanted, progress=progress, views=views, also=also,
+        single=single,
     )  # fmt: skip
     assert context.timings == [("features/num_forwards", float(found.num_forwards), 0)]
     return found
@@ -105,6 +107,17 @@ def test_the_second_run_computes_nothing(tmp_path: Path, images: Images) -> None
         for pooling in STANDARD:
             ours, theirs = again.matrix(layer, pooling), other.matrix(layer, pooling)
             assert ours.tobytes() == theirs.tobytes()
+
+
+def test_of_many_images_nothing_is_kept_along(tmp_path: Path, images: Images) -> None:
+    """The store holds one layer's vectors, the same bytes; another layer is another pass."""
+    bundled = passed(tmp_path / "a", images, [7])
+    found = passed(tmp_path / "b", images, [7], single=True)
+    assert found.matrix(7, MEAN).tobytes() == bundled.matrix(7, MEAN).tobytes()
+    kept = sum(path.stat().st_size for path in (tmp_path / "b").rglob(BLOCKS))
+    assert kept == found.matrix(7, MEAN).nbytes
+    assert passed(tmp_path / "b", images, [7], single=True).num_forwards == 0
+    assert passed(tmp_path / "b", images, [5], single=True).num_forwards == NUM_IMAGES
 
 
 def test_what_is_cached_needs_neither_network_nor_torch(tmp_path: Path, images: Images) -> None:
@@ -247,7 +260,9 @@ def test_a_layer_without_a_map_is_refused(tmp_path: Path, images: Images) -> Non
         write(tmp_path / name)
     assert Shard(tmp_path).vectors((2, MEAN)) is None
     rows = np.arange(2)
-    found = Features(rows, 0, [rows], {("original", Bundle(None, STANDARD)): [tmp_path]}, "net")
+    found = Features(
+        rows, 0, [rows], {("original", Bundle(None, STANDARD)): [tmp_path]}, _where="net"
+    )
     assert found.matrix(1, MEAN).shape == (2, 3)
     with pytest.raises(InputError, match="net gives no single map of features behind layer 2"):
         found.matrix(2, MEAN)

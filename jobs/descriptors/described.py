@@ -175,6 +175,7 @@ class Deep:
         return features(
             self.backbone, self.samples.images, self._size, [layer], [pooling], self.context,
             wanted=self.samples.indices, progress=self.progress, views=[self._view], alone=True,
+            single=True,
         )  # fmt: skip
 
 

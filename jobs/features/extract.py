@@ -54,6 +54,7 @@ class Features:
     num_forwards: int
     _shards: Sequence[Indices]
     _folders: Mapping[tuple[str, Bundle], Sequence[Path]]
+    _held_in: Callable[[Part], Bundle] = Bundle.of
     _where: str = field(default="")
     _opened: dict[tuple[Path, Part], Vectors | None] = field(default_factory=dict, repr=False)
 
@@ -96,7 +97,7 @@ class Features:
         return np.cumsum([0, *map(len, self._shards[:-1])])
 
     def _vectors(self, number: int, part: Part, view: View) -> Vectors:
-        folder = self._folders[view.name, Bundle.of(part)][number]
+        folder = self._folders[view.name, self._held_in(part)][number]
         if (folder, part) not in self._opened:
             self._opened[folder, part] = Shard(folder).vectors(part)
         found = self._opened[folder, part]
@@ -122,15 +123,18 @@ def features(
     views: Sequence[View] = (ORIGINAL,),
     also: Sequence[Part] = (),
     alone: bool = False,
+    single: bool = False,
 ) -> Features:
     """What each of `layers` (numbers from 1) says about the samples `wanted` (None: all).
 
     Under each of `poolings` and in each of `views`; what is missing is computed in one pass, which
     then computes of `also` what is missing too.  `progress(done, total)` counts images and may
     raise to leave.  `alone`: look at no other samples than those wanted, as nobody else will want
-    these views.  Raises InputError for a layer that gives no map.
+    these views.  `single`: keep what was asked for and nothing of other layers, which is not little
+    where the images are many.  Raises InputError for a layer that gives no map.
     """
-    asked = _bundles([(layer, pooling) for layer in layers for pooling in poolings])
+    held_in = Bundle.single if single else Bundle.of
+    asked = _bundles([(layer, pooling) for layer in layers for pooling in poolings], held_in)
     work = _Work(backbone, images, crop_size, context, progress)
     members = np.arange(len(images.listing)) if wanted is None else np.unique(wanted)
     shards = _sharded(members, images, alone)
@@ -140,16 +144,16 @@ def features(
     work.num_images = len(views) * sum(map(len, shards))
     for number in _from_somewhere(len(shards)):
         for view in views:
-            found = work.entries(shards[number], view, asked, _bundles(also))
+            found = work.entries(shards[number], view, asked, _bundles(also, held_in))
             for bundle, folder in found.items():
                 folders[view.name, bundle][number] = folder
     context.timing(NUM_FORWARDS, float(work.num_forwards), 0)
-    return Features(members, work.num_forwards, shards, folders, backbone.name)
+    return Features(members, work.num_forwards, shards, folders, held_in, backbone.name)
 
 
-def _bundles(parts: Sequence[Part]) -> tuple[Bundle, ...]:
+def _bundles(parts: Sequence[Part], held_in: Callable[[Part], Bundle]) -> tuple[Bundle, ...]:
     """The bundles that hold `parts`, each once."""
-    return tuple(dict.fromkeys(Bundle.of(part) for part in parts))
+    return tuple(dict.fromkeys(map(held_in, parts)))
 
 
 def _sharded(members: Indices, images: Images, alone: bool) -> list[Indices]:

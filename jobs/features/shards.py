@@ -40,8 +40,13 @@ class Bundle:
     @classmethod
     def of(cls, part: Part) -> Bundle:
         """Where the vectors of `part` are."""
+        return cls(None, STANDARD) if part[1] in STANDARD else cls.single(part)
+
+    @classmethod
+    def single(cls, part: Part) -> Bundle:
+        """`part`, and nothing along with it."""
         layer, pooling = part
-        return cls(None, STANDARD) if pooling in STANDARD else cls(layer, (pooling,))
+        return cls(layer, (pooling,))
 
     def as_json(self) -> dict[str, Any]:
         """What of an entry's key tells it from others."""
