@@ -99,6 +99,7 @@ def test_runs_wait_for_room_and_go_on_by_themselves(tmp_path: Path, small_disk: 
         filler = fill(small_disk)
         home.until(lambda: not home.workers(), "the worker found no room")
         assert "MiB are free" in home.json("status")["short_of_space"]
+        assert "home/store is a cache" in home.ftd("status").stdout
         filler.unlink()
         home.until_states("done")
     assert outcome_of(home) == outcome_of(twin)

@@ -74,6 +74,9 @@ def _head(seen: Snapshot) -> Table:
     notes = [f"{seen.home}: {daemon}", f"runs: {counted}"]
     if seen.short_of_space is not None:
         notes.append(f"nothing starts: {seen.short_of_space}")
+        notes.append(
+            f"{seen.home}/store is a cache: while nothing runs, any folder in it may be deleted"
+        )
     if seen.resumed.runs:
         again = f"{count(seen.resumed.steps_redone, 'step')} redone"
         notes.append(f"resumed after the reboot: {run_ids(seen.resumed.runs)}, {again}")
