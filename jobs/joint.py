@@ -17,7 +17,7 @@ from pydantic import Field
 from ftd.errors import InputError
 from ftd.job import Budget, Checkpoint, Context, Input
 from jobs import budget as budgets
-from jobs import records, targets
+from jobs import targets
 from jobs.finetune import Finetune, FinetuneParams
 from jobs.params import descriptors
 from jobs.params.joint import HardParams, SelectionParams
@@ -88,15 +88,15 @@ class Joint(Finetune):
         if not found.borrows:
             return found
         pool = []
-        with targets.told_of("source"):
-            for source in found.sources:
+        for name, source in zip(_names(found), found.sources, strict=True):
+            with targets.told_of(name):
                 pool.append(targets.resolve(source, base))
-                _check_alike(found.target, pool[-1])
-                records.check_size(found.model.name, pool[-1].crop_size or pool[-1].decode_size)
+            _check_alike(found.target, pool[-1], name)
         _check(found)
         selection = found.selection
         if selection.looks_for_neighbours:
-            wanted = descriptors.resolved(selection.descriptors, found.model, base)
+            size = found.target.decode_size
+            wanted = descriptors.resolved(selection.descriptors, found.model, size, base)
             selection = selection.model_copy(update={"descriptors": wanted})
         return found.model_copy(
             update={"source": pool[0], "more_sources": pool[1:], "selection": selection}
@@ -164,7 +164,7 @@ class Joint(Finetune):
         def parts(checkpoint: Checkpoint | None) -> Iterator[Data]:
             for number, source in enumerate(own.sources, start=1):
                 name = _source_input("target", number)
-                with targets.told_of("source"):
+                with targets.told_of(_names(own)[number - 1]):
                     yield prepared(
                         source, read[name], interpolation, context, checkpoint, FILES, seeds, name
                     )
@@ -183,20 +183,26 @@ def _source_input(name: str, number: int) -> str:
     return name if number == 1 else f"{name} {number}"
 
 
-def _check_alike(target: TargetParams, source: TargetParams) -> None:
-    for name in ("decode_size", "crop_size"):
-        theirs, ours = getattr(source, name), getattr(target, name)
+def _names(params: JointParams) -> list[str]:
+    """How people name the datasets of the pool."""
+    return ["source", *(f"more_sources[{place}]" for place in range(len(params.more_sources)))]
+
+
+def _check_alike(target: TargetParams, source: TargetParams, name: str) -> None:
+    """Raise InputError where one network cannot see both; the source is the parameter `name`."""
+    for size in ("decode_size", "crop_size"):
+        theirs, ours = getattr(source, size), getattr(target, size)
         if theirs != ours:
             raise InputError(
-                f"source.{name} is {theirs}, and target.{name} {ours}: one network sees both",
-                where="source",
-                fix=f"Give both the same {name}",
+                f"{name}.{size} is {theirs}, and target.{size} {ours}: one network sees both",
+                where=name.partition("[")[0],
+                fix=f"Give both the same {size}",
             )
     for images in (target, source):
         if images.multi_label:
             raise InputError(
                 "borrowing is for one label per image, not for several",
-                where="target" if images is target else "source",
+                where="target" if images is target else name.partition("[")[0],
                 fix="Leave multi_label out, or use selection.by: none",
             )
 
@@ -211,6 +217,8 @@ def _check(params: JointParams) -> None:
             where="hard.neighbours",
             fix="Use hard.neighbours: off with oversample: on, or selection.by: descriptors",
         )
+    if hard is not None and params.train.steps is not None:
+        hard.ends(1, params.train.steps)
     if hard is not None and hard.oversample == "on" and params.train.sampling == "balanced":
         raise InputError(
             "hard.oversample and train.sampling: balanced both say how often an image is drawn",

@@ -15,9 +15,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from torch.nn import functional
 
-from ftd.errors import DataError
+from ftd.errors import DataError, InputError
 from jobs.borrowing.balance import MOST, BalancedBatches
-from jobs.borrowing.hard import Judged, LevelOrder, round_ends
+from jobs.borrowing.hard import Judged, LevelOrder
 from jobs.borrowing.joint_step import JointStepper, Pairs
 from jobs.borrowing.lending import Borrowed, Lending
 from jobs.borrowing.norms import separate
@@ -162,9 +162,10 @@ def test_what_is_not_finite_is_wrong() -> None:
 
 def test_rounds_come_at_ends_of_epochs() -> None:
     """Every so many steps, rounded up to epochs; none at the end of training."""
-    assert round_ends(hard(every_steps=10, rounds=3), 4, 100) == (12, 24, 36)
-    assert round_ends(hard(every_steps=12, rounds=9), 4, 36) == (12, 24)
-    assert round_ends(None, 4, 36) == ()
+    assert hard(every_steps=10, rounds=3).ends(4, 100) == (12, 24, 36)
+    assert hard(every_steps=12, rounds=9).ends(4, 36) == (12, 24)
+    with pytest.raises(InputError, match="first round is to come after step 12"):
+        hard(every_steps=10).ends(4, 12)
 
 
 @given(

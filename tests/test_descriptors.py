@@ -256,7 +256,7 @@ MINI8 = ModelParams(name="mini8", weights="none")
 
 
 def asked(**given: Any) -> DescriptorParams:
-    return resolved(DescriptorParams(**given), MINI8, Path("/"))
+    return resolved(DescriptorParams(**given), MINI8, 28, Path("/"))
 
 
 def test_defaults_are_said() -> None:
@@ -302,6 +302,6 @@ def test_the_weights_are_an_input(tmp_path: Path) -> None:
     """A file is read from outside; Gabor filters read nothing."""
     (tmp_path / "w.safetensors").touch()
     model = {"name": "mini8", "weights": {"file": "w.safetensors"}}
-    found = resolved(DescriptorParams(model=model), MINI8, tmp_path)  # type: ignore[arg-type]
+    found = resolved(DescriptorParams(model=model), MINI8, 28, tmp_path)  # type: ignore[arg-type]
     assert inputs(found)["weights"].where == str(tmp_path / "w.safetensors")
     assert inputs(asked(bank="gabor")) == {}

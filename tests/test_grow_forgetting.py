@@ -15,10 +15,12 @@ from ftd.job import Completed
 from ftd.seeds import streams
 from jobs.grow import Grow, GrowParams
 from jobs.growth import growing
+from jobs.growth.forgetting import Source
 from jobs.growth.rehearsing import Rehearsing
 from jobs.growth.remembering import Remembering
 from jobs.growth.source_classifier import SourceClassifier
 from jobs.params.growth import LwfParams
+from jobs.train.loop import Training
 from jobs.train.state import TrainingState
 from tests.context import FolderContext
 from tests.growing import grow_again, grown, images, params, random_state
@@ -93,13 +95,60 @@ def test_looking_back_changes_nothing_else(source: Run, store: Path, tmp_path: P
         f"source_{when}/{name}"
         for when in ("before", "after")
         for name in ("top1", "balanced_accuracy", "auroc", "map")
-    }
-    images = {"dataset": "digits", "classes": HIGH["classes"], "decode_size": 20}
+    } | {"data/num_source_test"}
+    images = {"dataset": "digits", "classes": HIGH["classes"], "decode_size": 20, "crop_size": 16}
     strange = after(source, forgetting={"source": images})
     with pytest.raises(DataError, match="tested on none"):
         forgets(source, tmp_path / "strange", store, strange)
     with pytest.raises(InputError, match="Start from a run"):
         params(forgetting={"source": images})
+
+
+def test_images_of_another_size_are_not_what_it_knew(
+    source: Run, store: Path, tmp_path: Path
+) -> None:
+    """The source's run learned 16 of 20 pixels: measured on 20 it would seem to know less."""
+    larger = after(source).forgetting
+    assert larger is not None
+    larger_images = {**larger.source.model_dump(mode="json"), "crop_size": 20}
+    wanted = after(source, forgetting={"source": larger_images})
+    with pytest.raises(DataError, match="cropped to 16, not to 20 and 20"):
+        forgets(source, tmp_path / "larger", store, wanted)
+
+
+def test_what_source_and_target_share_gives_nothing_away(
+    source: Run, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The target is made of the source's own images, split anew: those that it trains on say
+    nothing of what was forgotten, and those that it is tested on are not rehearsed."""
+    seen: list[tuple[Source, Training]] = []
+
+    class Watched(Rehearsing):
+        def __init__(self, source: Any, classifier: Any, wanted: Any, training: Any) -> None:
+            super().__init__(source, classifier, wanted, training)
+            seen.append((source, training))
+
+    monkeypatch.setattr(growing, "Rehearsing", Watched)
+    same = {"classes": LOW["classes"], "per_class": None, "test_fraction": 0.3}
+    pool = {**params(target=LOW).target.model_dump(mode="json"), "per_class": None}
+    wanted = after(source, target=same, forgetting={"source": pool, "rehearse": {}})
+    context = looking_back(source, tmp_path / "run", store, seeds=streams(2, 0))
+    completed = Grow().run(wanted, context)
+    apart, training = seen[0]
+    of = {
+        name: set(training.loader.images.digests[rows].tolist())
+        for name, rows in training.splits.by_name().items()
+    }
+    tested, rehearsed = (
+        set(apart.loader.images.digests[rows].tolist())
+        for rows in (apart.indices, apart.trained_on)
+    )
+    assert tested and not tested & of["train"]
+    assert len(rehearsed) > 100 and not rehearsed & (of["test"] | of["val"])
+    told = dict(context.notes)["source beside the target"]
+    assert told["test_left_out"] > 0 and told["train_left_out"] > 100
+    assert completed.metrics["data/num_source_test"] == len(tested)
+    assert len(tested) + told["test_left_out"] == source[1].metrics["data/num_test"]
 
 
 def test_learning_without_forgetting(source: Run, store: Path, tmp_path: Path) -> None:

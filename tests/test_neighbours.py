@@ -65,7 +65,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def asked(**given: Any) -> DescriptorParams:
-    return resolved(DescriptorParams(**{**SMALL, **given}), MINI8, Path("/"))
+    return resolved(DescriptorParams(**{**SMALL, **given}), MINI8, 28, Path("/"))
 
 
 def found_in(

@@ -151,6 +151,8 @@ def _measured(name: str, value: float) -> str:
     """A value in the unit that its name ends with."""
     if name.endswith("_bytes"):
         return size(round(value))
+    if name.rpartition("/")[2].startswith("num_"):
+        return f"{value:,g}"
     return f"{value:,.1f}" if name.endswith("_per_s") else duration(value)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from ftd.errors import DataError
 from ftd.job import Checkpoint
 from jobs.borrowing.balance import BalancedBatches
-from jobs.borrowing.hard import LevelOrder, round_ends
+from jobs.borrowing.hard import LevelOrder
 from jobs.borrowing.joint_training import JointTraining
 from jobs.borrowing.kept import keep
 from jobs.borrowing.rounds import Rounds
@@ -73,7 +73,7 @@ class Borrowing(Additions):
         self._side = side = SourceSide(width, names, seed, num_levels)
         rounds = None
         if wanted.hard is not None:
-            ends = round_ends(wanted.hard, training.order.steps_per_epoch, training.num_steps)
+            ends = wanted.hard.ends(training.order.steps_per_epoch, training.num_steps)
             rounds = Rounds(wanted.hard, ends, side, context.seeds["source"])
         training = replace(training, order=self._order(training, rounds))
         return JointTraining(

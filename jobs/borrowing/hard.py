@@ -45,15 +45,6 @@ class Judged:
         return np.minimum(levels + up, wanted.cap)
 
 
-def round_ends(wanted: HardParams | None, steps_per_epoch: int, num_steps: int) -> tuple[int, ...]:
-    """The numbers of steps behind which the rounds come, at ends of epochs and not at the very
-    end."""
-    if wanted is None:
-        return ()
-    length = -(-wanted.every_steps // steps_per_epoch) * steps_per_epoch
-    return tuple(range(length, num_steps, length))[: wanted.rounds]
-
-
 @dataclass
 class LevelOrder(Order):
     """As many draws per epoch as there are samples, of each as often as its level says.

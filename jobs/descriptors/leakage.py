@@ -35,7 +35,7 @@ def leaked(
 ) -> Leaked:
     """Which of the rows `pool_indices` of `pool` show a test or validation image of `target`.
 
-    Both must be decoded to the same size.
+    Of images decoded to different sizes, what is identical counts as near.
     """
     pool_indices = np.unique(pool_indices)
     of_test, of_val = (

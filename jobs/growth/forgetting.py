@@ -2,21 +2,23 @@
 
 After the adaptation the source's own classifier is put back on the old layers as they are now; new
 parts are left out, since old layers do not see them.  The images are those that the source's run
-was tested on, so that none of them was ever learned.
+was tested on, less those that the target's training shows: none of them was ever learned.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ftd.errors import DataError
 from ftd.job import Context
 from jobs.data.batches import Loader
+from jobs.data.duplicates import twins
 from jobs.data.keyed import Indices
 from jobs.data.prepare import Data
+from jobs.descriptors.leakage import leaked
 from jobs.growth.blocks import comparable
 from jobs.growth.place import classifier_path
 from jobs.layers import Treatment, numbered
@@ -24,11 +26,13 @@ from jobs.measure.evaluate import evaluate
 from jobs.measure.predictions import tested_on
 from jobs.measure.scoring import Scoring, named
 from jobs.models.build import build
+from jobs.models.description import Description
 from jobs.models.kept import starting_weights
 from jobs.models.network import Network
 from jobs.params.model import ModelParams
 from jobs.params.target import TargetParams
 from jobs.sources import WeightsRun
+from jobs.train.loop import Training
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,19 @@ class Source:
     def of(cls, model: ModelParams, wanted: TargetParams, data: Data, context: Context) -> Source:
         """The source of `model`, whose weights a run kept; `data` are its images.
 
-        Raises DataError when that run was tested on none of them.
+        Raises DataError when that run was tested on none of them, or learned another size.
         """
         assert isinstance(model.weights, WeightsRun)
         called = model.weights.kept.called
+        crop_size = wanted.crop_size or wanted.decode_size
+        learned = Description.of_run(model.weights, context)
+        if (learned.decode_size, learned.size) != (wanted.decode_size, crop_size):
+            raise DataError(
+                f"{called} learned images decoded to {learned.decode_size} pixels and cropped to "
+                f"{learned.size}, not to {wanted.decode_size} and {crop_size}",
+                where="forgetting.source",
+                fix=f"Set decode_size: {learned.decode_size} and crop_size: {learned.size} there",
+            )
         tested = np.isin(data.images.digests, tested_on(called, context))
         wanted_here = tested
         if not wanted.multi_label:
@@ -64,11 +77,34 @@ class Source:
                 where="forgetting.source",
                 fix="Give the images that it was trained for, as in its spec",
             )
-        crop_size = wanted.crop_size or wanted.decode_size
         loader = Loader(data.images, crop_size, model.preprocessing, context.device)
         scoring = Scoring(len(data.listing.class_names), wanted.multi_label, data.terciles)
         train = data.splits.train
         return cls(model, loader, indices, train[~tested[train]], scoring, context)
+
+    def apart_from(self, training: Training) -> Source:
+        """Without images to test on that `training` shows, and without images to train on again
+        that its target is validated or tested on; the run's history says how many those are.
+
+        Raises DataError when there is none left to test on.
+        """
+        ours, theirs, splits = self.loader.images, training.loader.images, training.splits
+        shown = twins(ours, self.indices, splits.train, of=theirs).any
+        held_out = leaked(theirs, splits.test, splits.val, ours, self.trained_on).rows
+        self.context.note(
+            "source beside the target",
+            test_left_out=int(shown.sum()),
+            train_left_out=len(held_out),
+        )
+        if shown.all():
+            raise DataError(
+                "the target's training shows every image that the source was tested on, or nearly "
+                "the same: what is forgotten of them cannot be told",
+                where="forgetting.source",
+                fix="Leave forgetting out, or train on other images",
+            )
+        trained_on = np.setdiff1d(self.trained_on, held_out)
+        return replace(self, indices=self.indices[~shown], trained_on=trained_on)
 
     def network(self) -> Network:
         """The network as it was, with its own classifier."""
@@ -99,7 +135,8 @@ class Source:
         if adapted is not None:
             _take_over(network, adapted)
             after = measured()
-        return found | named("source_after", after)
+        found |= named("source_after", after)
+        return {**found, "data/num_source_test": float(len(self.indices))}
 
 
 def _take_over(network: Network, adapted: Network) -> None:

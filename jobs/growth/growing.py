@@ -70,6 +70,8 @@ class Growing(Additions):
                 where="growth.at_step",
                 fix="Grow earlier, or train longer",
             )
+        if self._source is not None:
+            self._source = self._source.apart_from(training)
         self._listen(network, training)
         self._num_before = num_parameters_of(network)
         if at_step is not None or self._wanted.type == "none":

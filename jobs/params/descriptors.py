@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from ftd.errors import InputError
 from ftd.job import Input, Params
 from jobs import records, sources
 from jobs.params.features import FeaturesParams
@@ -72,8 +73,11 @@ class DescriptorParams(Params):
         return self
 
 
-def resolved(wanted: DescriptorParams, model: ModelParams, base: Path) -> DescriptorParams:
+def resolved(
+    wanted: DescriptorParams, model: ModelParams, decode_size: int, base: Path
+) -> DescriptorParams:
     """`wanted` with its defaults said: `model` is the job's own, resolved; paths start at `base`.
+    Images are of `decode_size` pixels.
 
     Raises what resolving weights, layers and sizes does.
     """
@@ -82,13 +86,24 @@ def resolved(wanted: DescriptorParams, model: ModelParams, base: Path) -> Descri
     if wanted.model is not None:
         weights = sources.resolve(wanted.model.name, wanted.model.weights, base)
         model = wanted.model.model_copy(update={"weights": weights})
-    if wanted.size is not None:
-        records.check_size(model.name, wanted.size)
+    _check_size(model.name, wanted.size or decode_size)
     changes: dict[str, Any] = {"model": model}
     if wanted.bank == "deep":
         changes["features"] = resolved_features(wanted.features, model.name)
     changes["measure"] = wanted.measure or ("cosine" if wanted.bank == "deep" else "kl")
     return wanted.model_copy(update=changes)
+
+
+def _check_size(model: str, size: int) -> None:
+    try:
+        records.check_size(model, size)
+    except InputError as error:
+        least = records.record(model)
+        raise InputError(
+            error.what,
+            where="selection.descriptors.size",
+            fix=f"Set selection.descriptors.size: {least.crop if least.only else least.least}",
+        ) from error
 
 
 def inputs(wanted: DescriptorParams) -> dict[str, Input]:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from ftd.errors import InputError
 from ftd.job import Params
 from jobs.params import descriptors
 from jobs.params.descriptors import DescriptorParams
@@ -118,6 +119,20 @@ class HardParams(Params):
         """The largest number of neighbours, as a multiple of K0."""
         step = max(self.wrong, self.uncertain)
         return min(self.cap, 1 + self.rounds * step) if self.neighbours == "on" else 1
+
+    def ends(self, steps_per_epoch: int, num_steps: int) -> tuple[int, ...]:
+        """The numbers of steps behind which the rounds come: at ends of epochs, and not at the very
+        end.  Raises InputError when there would be none.
+        """
+        length = -(-self.every_steps // steps_per_epoch) * steps_per_epoch
+        found = tuple(range(length, num_steps, length))[: self.rounds]
+        if not found:
+            raise InputError(
+                f"the first round is to come after step {length}, and training has {num_steps}",
+                where="hard.every_steps",
+                fix="Ask for rounds earlier, train longer, or leave hard out",
+            )
+        return found
 
     def identity(self) -> dict[str, Any]:
         """What of it determines a run, as JSON values."""
