@@ -13,8 +13,11 @@ from safetensors.numpy import load_file
 
 from ftd.job import Completed
 from jobs.changes import Changes
+from jobs.features.backbone import backbone
 from jobs.grow import Grow
 from jobs.inspection.study import ARRAYS, MAP
+from jobs.params.model import ModelParams
+from jobs.sources import WeightsRun
 from tests.context import FolderContext
 
 pytestmark = pytest.mark.usefixtures("torch_left_as_found")
@@ -44,7 +47,7 @@ class Route:
             "growth": growth,
         }
         job = Grow()
-        job.run(job.resolve(job.Params.model_validate(raw), Path()), self._context(name))
+        job.run(job.resolve(job.Params.model_validate(raw), Path()), self.context(name))
         self.kept[name] = self.root / name / "artifacts"
         return name
 
@@ -56,11 +59,12 @@ class Route:
             "target": TARGET,
             "pictures": {"units": 2, "images": 3},
         }
-        job, context = Changes(), self._context(name)
+        job, context = Changes(), self.context(name)
         found = job.run(job.resolve(job.Params.model_validate(raw | more), Path()), context)
         return found, context.root / "artifacts"
 
-    def _context(self, name: str) -> FolderContext:
+    def context(self, name: str) -> FolderContext:
+        """What another run of it is executed in."""
         folder = self.root / name
         folder.mkdir()
         return FolderContext(folder, shared=self.store, runs=self.kept)
@@ -127,6 +131,15 @@ def test_layers_that_are_named_are_all(route: Route) -> None:
     assert {name.rpartition("_")[2] for name in found.metrics} == {"fc7"}
     assert "map_grown" not in load_file(folder / ARRAYS)
     assert not list(folder.glob("units-*"))
+
+
+def test_a_probe_says_that_it_looks_at_old_layers(route: Route) -> None:
+    """The layers that people name are those of the network before it grew."""
+    for run, expected in (("r1", []), ("r5", [{"num_growths": 2}])):
+        context = route.context(f"looks at {run}")
+        model = ModelParams(name="mini8", weights=WeightsRun(run=run))
+        backbone(model, context)
+        assert [told for kind, told in context.notes if "old layers" in kind] == expected
 
 
 def test_what_had_grown_before_is_compared(route: Route) -> None:

@@ -268,6 +268,11 @@ def test_descriptors_are_of_the_jobs_own_network_or_of_another(tmp_path: Path) -
         ({"train": {"batchnorm": {"group_size": 4}}}, "part the target's images"),
         ({"hard": HARD}, "knows no neighbours"),
         ({"hard": LEVELS, "train": {"sampling": "balanced"}}, "how often an image is drawn"),
+        (
+            {"more_sources": [{"dataset": "elpv", "decode_size": 24}]},
+            r"more_sources\[0\].decode_size is 24, and target.decode_size 20",
+        ),
+        ({"more_sources": [{"dataset": "folder", "folder": "/gone"}]}, r"more_sources\[0\].folder"),
     ],
 )
 def test_what_cannot_work_is_refused_when_planned(changes: dict[str, Any], says: str) -> None:
@@ -277,6 +282,22 @@ def test_what_cannot_work_is_refused_when_planned(changes: dict[str, Any], says:
     params(**changes, selection={"by": "none"})
     with pytest.raises(ValidationError, match="leave nothing to do"):
         params(hard={**HARD, "neighbours": "off"})
+
+
+def test_rounds_that_never_come_are_refused() -> None:
+    """An arm with hard images that is one without would compare a thing with itself."""
+    train = {"epochs": None, "steps": 4}
+    with pytest.raises(InputError, match="first round is to come after step 4, and training has 4"):
+        params(selection=NEAR, train=train, hard={**HARD, "every_steps": 4})
+    params(selection=NEAR, train=train, hard={**HARD, "every_steps": 3})
+
+
+def test_what_describes_images_takes_their_size(tmp_path: Path) -> None:
+    """A network for descriptors that takes another size is told how to get it."""
+    with pytest.raises(InputError, match="vit_b_16 takes images of 224 pixels") as caught:
+        params(**described(model={"name": "vit_b_16", "weights": "none"}))
+    assert caught.value.where == "selection.descriptors.size"
+    assert params(**described(model={"name": "vit_b_16", "weights": "none"}, size=224))
 
 
 def test_several_labels_per_image_are_refused(tmp_path: Path) -> None:

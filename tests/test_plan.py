@@ -209,6 +209,21 @@ def test_a_bad_level_is_named(text: str, expected: list[str]) -> None:
     assert [part for part in expected if part not in str(caught.value)] == []
 
 
+def test_a_fault_in_another_file_is_told_with_its_place(tmp_path: Path) -> None:
+    """Which line of the manifest, besides which spec."""
+    manifest = tmp_path / "cells.csv"
+    manifest.write_text("path,label,split\na.png,x,train\nb.png,y,trian\n")
+    text = (
+        "experiment: e\njob: finetune\nmodel: {name: mini8, weights: none}\nlayers: R(1-8)\n"
+        f"target: {{dataset: csv, file: {manifest}}}\ntrain: {{epochs: 1}}\n"
+    )
+    with pytest.raises(SpecError) as caught:
+        make_plan(parse(text, "s.yaml"), Path("/"), device_kind="cpu", fresh_nonce=None)
+    told = str(caught.value)
+    assert told.startswith("s.yaml: ") and f"{manifest}:3" in told
+    assert "'trian' is none of train, val, test" in told
+
+
 def test_jobs_are_found_by_name_without_torch() -> None:
     """Planning imports neither torch nor numpy."""
     program = (

@@ -227,7 +227,10 @@ class Resolver:
         path = origin.quoted(error.what, raw, self._base)
         if error.where == "budget" or error.where in parameter_paths(self.job.Params):
             path = tuple(error.where.split("."))
-        what = error.what if path is not None else error.what + _in_cell(cell)
+        what = error.what
+        if path is None:
+            within = f"{error.where}: " if error.where else ""  # of another file, or of a list
+            what = f"{within}{what}{_in_cell(cell)}"
         return SpecError(what, where=self._where(cell, path or (), below=False), fix=error.fix)
 
     def _where(self, cell: Cell, path: KeyPath, *, below: bool = True) -> str:

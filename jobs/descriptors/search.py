@@ -126,6 +126,7 @@ class Search:
         if len(rows):
             found[rows, columns] = self._between(targets, rows, places[rows, columns], pause)
         order = np.lexsort((digests[places], found), axis=1)[:, :k]
+        found = np.maximum(found, 0)  # the middle of bounds around 0 may lie below
         return np.take_along_axis(places, order, 1), np.take_along_axis(found, order, 1)
 
     def _between(

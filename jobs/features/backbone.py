@@ -99,6 +99,10 @@ def _weights(model: ModelParams, context: Context) -> Mapping[str, Any]:
             found[name] = sha256_of(context.kept(source.called, source.file))
         else:
             found[name] = context.verified(source)
+    if isinstance(model.weights, WeightsRun):
+        grown = Description.of_run(model.weights, context).grown
+        if grown:
+            context.note("looks at old layers alone", num_growths=len(grown))
     if model.weights == "none":
         found["init_seed"] = context.seeds["init"]
     return found

@@ -39,7 +39,8 @@ class FeaturesParams(Params):
         default="last-1",
         description="Layer whose output counts: its number, last (the logits), last-1, ..., or its "
         "name (fc7); `ftd layers MODEL` shows them. An output is what the next layer is given: "
-        "behind activation and pooling, as a map where there is one.",
+        "behind activation and pooling, as a map where there is one. What a network has grown is "
+        "no layer of it: these are its old ones.",
     )
     pooling: Pooling = Pooling()
 

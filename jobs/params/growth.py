@@ -20,6 +20,7 @@ COPYING = frozenset({"wa", "dwa", "wwa"})
 BESIDE = frozenset(  # new units beside old ones
     {"wa", "dwa", "wwa", "bottleneck", "zero_outgoing", "gradmax", "net2wider"}
 )
+MOST_UNITS = 1 << 16  # a typing error must not take the whole machine's memory
 NEW_TOP = frozenset({"da", "dwa"})  # the classifier reads other units than before
 
 
@@ -41,18 +42,23 @@ class GrowthParams(Params):
     units: int | None = Field(
         default=None,
         ge=1,
+        le=MOST_UNITS,
         description="New units: of fc_a (da), beside fc7 (wa and its kin, dwa, wwa), hidden "
         "(bottleneck); the rank (lora).",
     )
     units_below: int | None = Field(
-        default=None, ge=1, description="For wwa: units beside fc6. Default: half of units."
+        default=None,
+        ge=1,
+        le=MOST_UNITS,
+        description="For wwa: units beside fc6. Default: half of units.",
     )
     units_on_top: int | None = Field(
-        default=None, ge=1, description="For dwa: units of fc_a. Default: as units."
+        default=None, ge=1, le=MOST_UNITS, description="For dwa: units of fc_a. Default: as units."
     )
     parameters: int | None = Field(
         default=None,
         ge=1,
+        le=1 << 32,
         description="Instead of units: as many as bring the network nearest to so many parameters "
         "more than it has without growth.",
     )
