@@ -17,6 +17,7 @@ from ftd.daemon.evidence import Alive, Blocked, Over, examine
 from ftd.daemon.executed import executed_s
 from ftd.daemon.launch import Launcher
 from ftd.daemon.log import Log
+from ftd.daemon.memory import MemoryKills
 from ftd.daemon.remains import end_remains, holders
 from ftd.daemon.stopping import Stopping
 from ftd.daemon.waits import Waits
@@ -44,7 +45,10 @@ class Attempts:
         self._log = log
         self._waits = Waits(ledger, config.retries, log)
         self._stopping = Stopping(home, ledger, config, log)
-        self._endings = Endings(home, ledger, config, launcher, self._waits, log)
+        self._memory_kills = MemoryKills()
+        self._endings = Endings(
+            home, ledger, config, launcher, self._waits, self._memory_kills, log
+        )
         self._sealed_at: dict[int, float] = {}
         self._blocked: dict[int, float] = {}  # attempt id -> since when; infinity: it was said
         self._ran_s: dict[int, float] = {}  # attempt id -> executed so long when last seen alive
@@ -69,6 +73,7 @@ class Attempts:
             with self._contained(attempt):
                 if self._look(attempt):
                     over.add(attempt.id)
+        self._memory_kills.look()
         return [attempt for attempt in attempts if attempt.id not in over]
 
     def conclude(self, attempt: LiveAttempt, over: Over) -> Callable[[], None]:

@@ -12,6 +12,7 @@ from ftd.daemon.evidence import Over
 from ftd.daemon.executed import executed_s
 from ftd.daemon.launch import Launcher
 from ftd.daemon.log import Log
+from ftd.daemon.memory import MemoryKills
 from ftd.daemon.outcome import told_outcome
 from ftd.daemon.retry import decide
 from ftd.daemon.waits import Waits
@@ -44,6 +45,7 @@ class Endings:
         config: Config,
         launcher: Launcher,
         waits: Waits,
+        memory_kills: MemoryKills,
         log: Log,
     ) -> None:
         self._home = home
@@ -51,6 +53,7 @@ class Endings:
         self._config = config
         self._launcher = launcher
         self._waits = waits
+        self._memory_kills = memory_kills
         self._log = log
         self.num_failed = 0  # runs that came to failed since we started
 
@@ -74,7 +77,9 @@ class Endings:
         """
         directory = self._home.attempt(attempt.run_id, attempt.number)
         ingest(self._ledger, attempt.id, directory / EVENTS)
-        outcome, error = told_outcome(attempt, over, status, directory / LOG)
+        outcome, error = told_outcome(
+            attempt, over, status, directory / LOG, memory_kills=self._memory_kills.lately()
+        )
         progressed = execution.progressed(self._ledger, attempt.id)
         decision = decide(
             outcome,

@@ -21,11 +21,12 @@ CRASHES = frozenset(
 
 
 def told_outcome(
-    attempt: LiveAttempt, over: Over, status: int | None, log: Path
+    attempt: LiveAttempt, over: Over, status: int | None, log: Path, *, memory_kills: bool
 ) -> tuple[Outcome, str | None]:
     """The outcome of an attempt that is over, and one line about it (None when it went well).
 
-    `status` is its worker's exit status, a negative one the signal that ended it, None unknown.
+    `status` is its worker's exit status, a negative one the signal that ended it, None unknown;
+    `memory_kills` says that the kernel ended processes for want of memory meanwhile.
     """
     if over.result is not None:
         return _in_its_words(attempt, over.result)
@@ -42,6 +43,11 @@ def told_outcome(
         return Outcome.LOST, "another process held the run"
     if -status in CRASHES:
         return Outcome.FAILED, f"the worker crashed ({signal_name(-status)}); see {log}"
+    if status == -signal.SIGKILL and memory_kills:
+        return (
+            Outcome.OUT_OF_MEMORY,
+            "memory was full, so the kernel ended the worker",
+        )
     if status < 0:
         return Outcome.KILLED, f"killed by {signal_name(-status)}"
     return Outcome.FAILED, f"the worker ended with status {status}; see {log}"
