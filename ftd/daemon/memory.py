@@ -13,7 +13,7 @@ class MemoryKills:
 
     def __init__(self, source: Path = VMSTAT) -> None:
         self._source = source
-        # Who is seen dead at this look may have died before the last one did not see it yet.
+        # two: a death may be noticed a look late
         self._seen = deque([self._count()] * 2, maxlen=2)
 
     def look(self) -> None:

@@ -44,10 +44,7 @@ def told_outcome(
     if -status in CRASHES:
         return Outcome.FAILED, f"the worker crashed ({signal_name(-status)}); see {log}"
     if status == -signal.SIGKILL and memory_kills:
-        return (
-            Outcome.OUT_OF_MEMORY,
-            "memory was full, so the kernel ended the worker",
-        )
+        return Outcome.OUT_OF_MEMORY, "memory was full, so the kernel ended the worker"
     if status < 0:
         return Outcome.KILLED, f"killed by {signal_name(-status)}"
     return Outcome.FAILED, f"the worker ended with status {status}; see {log}"

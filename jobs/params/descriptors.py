@@ -98,11 +98,11 @@ def _check_size(model: str, size: int) -> None:
     try:
         records.check_size(model, size)
     except InputError as error:
-        least = records.record(model)
+        known = records.record(model)
         raise InputError(
             error.what,
             where="selection.descriptors.size",
-            fix=f"Set selection.descriptors.size: {least.crop if least.only else least.least}",
+            fix=f"Set selection.descriptors.size: {known.crop if known.only else known.least}",
         ) from error
 
 

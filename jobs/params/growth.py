@@ -184,8 +184,9 @@ class ForgettingParams(Params):
 
     source: TargetParams = Field(
         description="The images that the run in model.weights was trained for: the same keys as "
-        "`target`. Those that it was tested on are shown to its old classifier, on the old layers "
-        "as they were and as they are: source_before/top1, source_after/top1 and the like.",
+        "`target`. Those that it was tested on, less those that the target's training shows, are "
+        "given to its old classifier, on the old layers as they were and as they are: "
+        "source_before/top1, source_after/top1 and the like.",
     )
     lwf: LwfParams | None = Field(
         default=None,
@@ -195,6 +196,6 @@ class ForgettingParams(Params):
     rehearse: RehearseParams | None = Field(
         default=None,
         description="{weight}: each step also takes as many of the source's training images (all "
-        "that `source` asks for and its run was not tested on), for the old classifier to tell "
-        "apart; {} for the usual weight. `train.batch_size` counts the target's alone.",
+        "that `source` asks for, less those that either run is tested on), for the old classifier "
+        "to tell apart; {} for the usual weight. `train.batch_size` counts the target's alone.",
     )
