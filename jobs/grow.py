@@ -7,6 +7,7 @@ middle.  Old layers are treated as the layers' text says, new parts always learn
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from jobs.finetune import Finetune, FinetuneParams
 from jobs.layers import Treatment, numbered, treatments
 from jobs.params.growth import NEW_TOP, ForgettingParams, GrowthParams
 from jobs.sources import WeightsRun
+from jobs.timm_names import is_timm
 
 if TYPE_CHECKING:
     from jobs.growth.forgetting import Source
@@ -46,6 +48,8 @@ class Grow(Finetune):
         """As for finetune; refuse a growth that cannot work with these layers."""
         found = super().resolve(params, base)
         growth, train = _own(found).growth, found.train
+        if not is_timm(found.model.name):  # those say it when the network is there
+            growth.check_top(found.model.name, num_fully_connected(found.model.name))
         last = treatments(found.layers, len(numbered(found.model.name)))[-1]
         if growth.type != "none" and last == Treatment.F:
             raise InputError(
@@ -121,6 +125,12 @@ class Grow(Finetune):
 
 
 _SOURCE = {"target": "source"}
+
+
+def num_fully_connected(model: str) -> int:
+    """How many layers before the classifier of `model` are called so; at least as many as are."""
+    before = numbered(model)[:-1]
+    return len(list(takewhile(lambda name: name.startswith("fc"), reversed(before))))
 
 
 def _own(params: FinetuneParams) -> GrowParams:

@@ -16,6 +16,7 @@ from torch.nn import functional
 from ftd.errors import InputError, WeightsError
 from jobs.data.batches import Batch
 from jobs.features.taps import Taps
+from jobs.grow import num_fully_connected
 from jobs.growth.fill import copied_units
 from jobs.growth.gradmax import aim, directions
 from jobs.growth.growing import num_parameters_of
@@ -23,10 +24,12 @@ from jobs.growth.parts import Scale, normalised
 from jobs.growth.place import classifier_path, dims_of, place_in
 from jobs.growth.structure import num_parameters, structure_of, structures_in
 from jobs.layers import Treatment
+from jobs.models.build import skeleton
 from jobs.models.network import Network
+from jobs.models.numbering import classifier_of
 from jobs.params.growth import GrowthParams
 from jobs.train.loss import Objective
-from tests.growing import SIZES, grow_again, grown, images, random_state
+from tests.growing import SIZES, grow_again, grown, images, params, random_state
 from tests.networks import NAMES, digest, network
 
 TYPES: dict[str, dict[str, Any]] = {
@@ -508,6 +511,27 @@ def test_networks_that_cannot_grow_so_say_why(
     """The message names what is missing."""
     with pytest.raises(InputError, match=says):
         grow_again(network(model), **growth)
+
+
+@pytest.mark.parametrize(
+    "model", ["mini8", "alexnet", "vgg11", "mobilenet_v3_small", "maxvit_t", *POOLED]
+)
+def test_layers_called_fully_connected_are_no_fewer_than_those_that_are(model: str) -> None:
+    """So a plan refuses by their names no growth that would work."""
+    module, layers = skeleton(model, 3)
+    place = place_in(module, layers, model, classifier_of(module, layers, model))
+    assert num_fully_connected(model) >= place.num_fully_connected
+    assert (model in POOLED) == (num_fully_connected(model) == 0)
+
+
+@pytest.mark.parametrize("growth", [{"type": "lora", "units": 2}, {"type": "wwa", "units": 2}])
+def test_what_cannot_grow_so_is_refused_when_planned(growth: dict[str, Any]) -> None:
+    """The network's layers are known by their names then."""
+    with pytest.raises(InputError, match=r"fully-connected.*resnet18 does not have"):
+        params(
+            model={"name": "resnet18"}, layers="FT(1-9)R(10)", growth=growth,
+            target={"decode_size": 32, "crop_size": 32},
+        )  # fmt: skip
 
 
 def test_only_what_is_copied_once_can_be_copied() -> None:

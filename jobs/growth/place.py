@@ -44,6 +44,12 @@ class Place:
     host_below: str = ""
     fully_connected: bool = False
 
+    @property
+    def num_fully_connected(self) -> int:
+        """How many of the last two layers before the classifier are fully connected, from the
+        end."""
+        return 2 if self.below else int(self.fully_connected)
+
 
 def place_in(module: nn.Module, layers: tuple[Layer, ...], model: str, classifier: str) -> Place:
     """Where `module` can grow; `layers` may hold parts of earlier growths.

@@ -87,15 +87,7 @@ def put(network: Network, tensors: Mapping[str, torch.Tensor]) -> None:
 
 def _check(network: Network, wanted: GrowthParams, place: Place) -> None:
     kind = wanted.type
-    copies = wanted.noisy or kind in ("net2deeper", "lora")
-    if copies and not place.fully_connected:
-        what = "init: copy_rand" if wanted.init == "copy_rand" else f"type: {kind}"
-        raise InputError(
-            f"{what} needs a fully-connected layer before the classifier, which {network.model} "
-            "does not have",
-            where=WHERE,
-            fix="Use alexnet, a vgg or mini8, or another growth.type",
-        )
+    wanted.check_top(network.model, place.num_fully_connected)
     if kind in ("net2wider", "net2deeper") and num_growths(network.module):
         raise InputError(
             f"{kind} copies old units, and {network.model} has grown before",

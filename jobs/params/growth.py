@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from ftd.errors import InputError
 from ftd.job import Params
 from jobs.params.target import TargetParams
 
@@ -132,6 +133,23 @@ class GrowthParams(Params):
     def noisy(self) -> bool:
         """Whether weights are copied, with noise."""
         return self.type == "net2wider" or self.init == "copy_rand"
+
+    def check_top(self, model: str, num_fully_connected: int) -> None:
+        """Raise InputError where this growth needs more fully-connected layers before the
+        classifier than the `num_fully_connected` that `model` has."""
+        if self.type == "wwa":
+            needed, what = 2, "type: wwa needs two fully-connected layers"
+        elif self.noisy or self.type in ("net2deeper", "lora"):
+            named = f"init: {self.init}" if self.init == "copy_rand" else f"type: {self.type}"
+            needed, what = 1, f"{named} needs a fully-connected layer"
+        else:
+            return
+        if num_fully_connected < needed:
+            raise InputError(
+                f"{what} before the classifier, which {model} does not have",
+                where="growth.type",
+                fix="Use alexnet, a vgg or mini8, or another growth.type",
+            )
 
     def num_below(self, units: int) -> int:
         """How many units stand beside fc6, with `units` beside fc7."""
