@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.cost import Cost, spent
 from ftd.files import seal_json
+from ftd.inputs import fingerprint
 from ftd.job import Writer
 from ftd.protocol import HEARTBEAT, ORDER, Order
 from ftd.seeds import streams
@@ -101,7 +102,10 @@ def new_context(
         device_id="cpu:0",
         numerics="exact",
         threads=1,
-        inputs={},
+        inputs={
+            name: {"kind": source.kind, "where": source.where, "fingerprint": fingerprint(source)}
+            for name, source in Finetune().inputs(params).items()
+        },
         store=str(store),
         allow_downloads=False,
         checkpoint_every_s=checkpoint_every_s,

@@ -190,12 +190,12 @@ def test_growing_is_compared_with_being_as_wide_from_the_start(home: LiveHome) -
 
 
 def test_what_has_grown_is_looked_at(home: LiveHome) -> None:
-    """Through the daemon: pictures of new units, and a table of the layers that were there."""
+    """Through the daemon: pictures of new units, and a table of all layers, new ones last."""
     (run,) = home.runs("what-grew")
     kept = {one["name"] for one in home.json("show", run["id"])["artifacts"]}
     assert {"units-fc7+.png", "units.png", "map.png"} <= kept
     found = home.json("changes", "what-grew", "--measure", "separability")["measures"]
-    assert [layer["layer"] for layer in found[0]["layers"]][-2:] == ["fc7", "fc8"]
+    assert [layer["layer"] for layer in found[0]["layers"]][-4:] == ["fc7", "fc8", "fc7+", "scale"]
     (row,) = home.json("export", "what-grew")
     assert row["val/separability_after_fc7+"] > 0
 

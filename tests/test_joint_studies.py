@@ -117,7 +117,7 @@ LOW = f"{{{DIGITS}, classes: {{only: ['0', '1', '2']}}, per_class: 20, val_per_c
 HIGH = f"{{{DIGITS}, classes: {{only: ['3', '4']}}, per_class: 4, val_per_class: 5}}"
 SMALL = (
     f"target={HIGH}", f"source={LOW}", "more_sources=[]", "train.steps=4", "train.batch_size=4",
-    "replicates=1",
+    "replicates=1", "tune={over: {train.lr: [0.02]}, select: val/top1, per: cell}",
 )  # fmt: skip
 
 
@@ -127,13 +127,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> LiveHome:
     folder = tmp_path_factory.mktemp("twins")
     live = LiveHome(folder / "home", slots=2)
     for name, more in (
-        (
-            "13-borrow",
-            (
-                "tune={over: {train.lr: [0.02]}, select: val/top1, per: cell}",
-                "selection.neighbours=3",
-            ),
-        ),
+        ("13-borrow", ("selection.neighbours=3",)),
         ("14-hard-images", ("hard.every_steps=1", "factors.selection.neighbours=[3]")),
     ):
         spec = TWINS / f"{name}.yaml"
