@@ -77,9 +77,7 @@ class Endings:
         """
         directory = self._home.attempt(attempt.run_id, attempt.number)
         ingest(self._ledger, attempt.id, directory / EVENTS)
-        outcome, error = told_outcome(
-            attempt, over, status, directory / LOG, memory_kills=self._memory_kills.lately()
-        )
+        outcome, error = told_outcome(attempt, over, status, directory / LOG, self._memory_kills)
         progressed = execution.progressed(self._ledger, attempt.id)
         decision = decide(
             outcome,

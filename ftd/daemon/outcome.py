@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ftd.daemon.evidence import Over
+from ftd.daemon.memory import MemoryKills
 from ftd.ledger.execution import LiveAttempt
 from ftd.printable import printable
 from ftd.process import signal_name
@@ -21,12 +22,12 @@ CRASHES = frozenset(
 
 
 def told_outcome(
-    attempt: LiveAttempt, over: Over, status: int | None, log: Path, *, memory_kills: bool
+    attempt: LiveAttempt, over: Over, status: int | None, log: Path, memory_kills: MemoryKills
 ) -> tuple[Outcome, str | None]:
     """The outcome of an attempt that is over, and one line about it (None when it went well).
 
     `status` is its worker's exit status, a negative one the signal that ended it, None unknown;
-    `memory_kills` says that the kernel ended processes for want of memory meanwhile.
+    `memory_kills` is asked whether the kernel may have sent it.
     """
     if over.result is not None:
         return _in_its_words(attempt, over.result)
@@ -43,7 +44,7 @@ def told_outcome(
         return Outcome.LOST, "another process held the run"
     if -status in CRASHES:
         return Outcome.FAILED, f"the worker crashed ({signal_name(-status)}); see {log}"
-    if status == -signal.SIGKILL and memory_kills:
+    if status == -signal.SIGKILL and memory_kills.lately():
         return Outcome.OUT_OF_MEMORY, "memory was full, so the kernel ended the worker"
     if status < 0:
         return Outcome.KILLED, f"killed by {signal_name(-status)}"
