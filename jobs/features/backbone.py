@@ -81,6 +81,7 @@ def backbone(model: ModelParams, context: Context) -> Backbone:
     """The network that resolved `model` names, as its weights left it.
 
     Weights ``none`` are random ones, of the seed ``init``, under a classifier of `NUM_CLASSES`.
+    The run's history says when the network has grown.
     """
     preprocessing = model.preprocessing
     identity = {
@@ -88,6 +89,10 @@ def backbone(model: ModelParams, context: Context) -> Backbone:
         "weights": _weights(model, context),
         "preprocessing": preprocessing.as_json,
     }
+    if isinstance(model.weights, WeightsRun):
+        grown = Description.of_run(model.weights, context).grown
+        if grown:
+            context.note("looks at old layers alone", num_growths=len(grown))
     return Backbone(model, preprocessing, identity, context)
 
 
@@ -99,10 +104,6 @@ def _weights(model: ModelParams, context: Context) -> Mapping[str, Any]:
             found[name] = sha256_of(context.kept(source.called, source.file))
         else:
             found[name] = context.verified(source)
-    if isinstance(model.weights, WeightsRun):
-        grown = Description.of_run(model.weights, context).grown
-        if grown:
-            context.note("looks at old layers alone", num_growths=len(grown))
     if model.weights == "none":
         found["init_seed"] = context.seeds["init"]
     return found
