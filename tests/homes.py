@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -122,6 +124,33 @@ class LiveHome:
         assert self.daemon is not None
         self.daemon.terminate()
         return self.daemon.wait(DEADLINE_S)
+
+    def freeze_daemon(self) -> None:
+        """SIGSTOP, but not in the middle of a write: then nobody else could write to the ledger."""
+        assert self.daemon is not None
+        while True:
+            self.daemon.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, self.daemon.pid, os.WSTOPPED)
+            if self._can_be_written():
+                return
+            self.thaw_daemon()
+            time.sleep(0.01)
+
+    def thaw_daemon(self) -> None:
+        """SIGCONT."""
+        assert self.daemon is not None
+        self.daemon.send_signal(signal.SIGCONT)
+
+    def _can_be_written(self) -> bool:
+        ledger = sqlite3.connect(self.home.ledger, timeout=0, isolation_level=None)
+        try:
+            ledger.execute("BEGIN IMMEDIATE")
+            ledger.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            return False
+        finally:
+            ledger.close()
+        return True
 
     def finish(self, limit_s: float = DEADLINE_S) -> int:
         """Serve until nothing is left to do; the daemon's exit status."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -83,29 +81,6 @@ def _check_times(home: LiveHome) -> None:
         assert 0.5 * STEP_S * steps < took_s < 600
     (run,) = home.runs()
     assert 0 < run["cost_actual_s"] < 600
-
-
-def _stop(home: LiveHome, daemon: subprocess.Popen[bytes]) -> None:
-    """SIGSTOP, but not in the middle of a write: then nobody else could write to the ledger."""
-    while True:
-        daemon.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, daemon.pid, os.WSTOPPED)
-        if _can_be_written(home):
-            return
-        daemon.send_signal(signal.SIGCONT)
-        time.sleep(0.01)
-
-
-def _can_be_written(home: LiveHome) -> bool:
-    ledger = sqlite3.connect(home.home.ledger, timeout=0, isolation_level=None)
-    try:
-        ledger.execute("BEGIN IMMEDIATE")
-        ledger.execute("ROLLBACK")
-    except sqlite3.OperationalError:
-        return False
-    finally:
-        ledger.close()
-    return True
 
 
 @pytest.mark.parametrize("first", [HOUR_S, -HOUR_S])
@@ -203,16 +178,16 @@ def test_a_clock_that_jumps_shortens_no_grace(home: LiveHome, clock: WrongClock)
 def test_a_daemon_that_was_stopped_catches_up(home: LiveHome) -> None:
     """While it was stopped a run ended, one was enqueued and one cancelled: all is carried out."""
     home.enqueue(SPEC.replace(f"step_s: {STEP_S}", "step_s: 0.05"))
-    with serving(home) as daemon:
+    with serving(home):
         home.until_step(5)
-        _stop(home, daemon)
+        home.freeze_daemon()
         home.enqueue(SPEC.replace("clock", "later").replace("seed: 6", "seed: 7"))
         home.enqueue(SPEC.replace("clock", "unwanted").replace("seed: 6", "seed: 8"))
         assert home.ftd("cancel", "unwanted").returncode == 0
         result = home.home.attempt(1, 1) / RESULT
         home.until(result.exists, "the run has ended")
         assert home.states() == ["running", "queued", "cancelled"]
-        daemon.send_signal(signal.SIGCONT)
+        home.thaw_daemon()
         home.until_states("done", "done", "cancelled")
     assert [run["attempts"] for run in home.runs()] == [1, 1, 0]
 
@@ -222,12 +197,12 @@ def test_a_run_that_is_cancelled_while_the_daemon_is_stopped_is_asked_to_leave(
 ) -> None:
     """The wish waits for the daemon, the worker for its request."""
     home.enqueue(SPEC.replace("60", "100000"))
-    with serving(home) as daemon:
+    with serving(home):
         home.until_step(5)
-        _stop(home, daemon)
+        home.freeze_daemon()
         assert home.ftd("cancel", "clock").returncode == 0
         assert len(home.workers()) == 1
-        daemon.send_signal(signal.SIGCONT)
+        home.thaw_daemon()
         home.until_states("cancelled")
         assert home.workers() == []
     assert _outcomes(home) == ["stopped"]

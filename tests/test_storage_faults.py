@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,10 +21,12 @@ import pytest
 
 from ftd.clock import now
 from ftd.daemon.wake import wake
+from ftd.files import locked
 from ftd.ledger.db import opened
 from ftd.ledger.details import run_details
 from ftd.ledger.reads import counts
 from ftd.ledger.storage_waits import FIRST_WAIT_S, pause
+from ftd.process import send_signal
 from ftd.states import RunState
 from tests.homes import FTD, LiveHome, outcome_of, serving
 from tests.iofaults import (
@@ -188,11 +191,39 @@ def test_a_disk_that_refuses_what_workers_write(
     with serving(home):
         home.until(lambda: all(rule.hits for rule in rules), "all have met the failing disk")
         assert WORDS[error] in _until_paused(home)
-        assert "nothing starts for now" in home.log()
+        home.until(lambda: "nothing starts for now" in home.log(), "the daemon says so, too")
         for rule in rules:
             rule.lift()
         home.until(lambda: _done(home) == len(rules), "all runs are done")
     _check(home, twin)
+
+
+def test_nothing_starts_in_the_look_that_finds_the_reason(
+    tmp_path: Path, disk: FailingDisk
+) -> None:
+    """Two workers leave while the daemon looks away: the run that is next has to wait."""
+    home = LiveHome(tmp_path / "home", slots=2, every_steps=100_000)
+    home.launcher, home.descriptors = disk.launcher, disk.descriptors
+    home.enqueue(SPEC.format(runs=3).replace("steps: 40", "steps: 100000"))
+    with serving(home):
+        home.until_step(1, "r1")
+        home.until_step(1, "r2")
+        home.freeze_daemon()
+        names = {run: WORKERS_WRITE["a checkpoint's name"] for run in ("r1", "r2")}
+        rules = _fail_runs(home, disk, names, errno.EIO)
+        for worker in home.workers():
+            send_signal(worker, signal.SIGTERM)  # it saves and leaves
+        with locked(home.home.run_lock(1)), locked(home.home.run_lock(2)):
+            home.until(lambda: not home.workers(), "both have met the failing disk and left")
+        for rule in rules:
+            rule.lift()
+        home.thaw_daemon()
+        home.until(lambda: home.log().count("  started  ") > 2, "something starts again")
+    seen = [json.loads(line)["what"] for line in home.home.daemon_log.read_text().splitlines()]
+    told = [what for what in seen if what not in ("serving", "admitted")]
+    assert told[:6] == [
+        *("started", "started", "ended", "ended", "nothing starts for now", "runs start again")
+    ]
 
 
 @pytest.mark.parametrize("error", WORDS, ids=errno.errorcode.get)

@@ -145,9 +145,9 @@ class _Service:
     def _look_at_all(self) -> float:
         while self._queue.pull():
             pass
-        paused = self._paused()
-        self._handover.look(paused=paused)
+        self._handover.look(paused=self._paused())
         live = self._attempts.follow()
+        paused = self._paused()  # asked again: attempts that just ended may be a reason
         devices = self._look(live)
         started = 0
         if not paused:
