@@ -187,7 +187,7 @@ def test_wishes_count_for_the_run_at_turn(tmp_path: Path) -> None:
 def test_a_time_limit_counts_from_the_turn(tmp_path: Path) -> None:
     """Runs before it use up nothing of it; a run of its own length is ended by it."""
     home = LiveHome(tmp_path / "home", slots=1)
-    limit = "limits: {time_s: 1.5}\n"
+    limit = "limits: {time_s: 2.5}\n"
     home.enqueue(SPEC.replace("step_s: 0.01", "step_s: 0.06") + limit)
     home.enqueue(f"experiment: late\njob: drill\nsteps: 2000\nstep_s: 0.02\nseed: 6\n{limit}")
     assert home.finish() == 1
@@ -197,8 +197,8 @@ def test_a_time_limit_counts_from_the_turn(tmp_path: Path) -> None:
     (attempt,) = found[RUNS + 1]
     assert attempt["outcome"] == "timed_out"
     taken = [attempts[0] for attempts in found.values()]
-    assert sum(a["ended_at"] - a["started_at"] for a in taken[:-1]) > 1.5
-    assert all(a["ended_at"] - a["started_at"] < 1.5 for a in taken[:-1])
+    assert sum(a["ended_at"] - a["started_at"] for a in taken[:-1]) > 2.5
+    assert all(a["ended_at"] - a["started_at"] < 2.5 for a in taken[:-1])
 
 
 def test_a_crash_takes_one_run_which_is_tried_again_elsewhere(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from tests.ledgers import enqueue, new_ledger, plan
 SPEC = """
 experiment: rebooted
 job: drill
-steps: 60
+steps: 150
 step_s: 0.02
 replicates: 2
 seed: 4

@@ -72,7 +72,7 @@ def test_a_resumed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
 def test_workers_outlive_the_daemon_and_are_adopted(tmp_path: Path) -> None:
     """A daemon that dies leaves its workers running; the next one follows them to their end."""
     home = LiveHome(tmp_path / "home", slots=1)
-    home.enqueue(SPEC.replace("[0.2, 0.7]", "[0.2]"))
+    home.enqueue(SPEC.replace("[0.2, 0.7]", "[0.2]").replace("steps: 40", "steps: 150"))
     home.start_daemon()
     home.until_step(3)
     (worker,) = home.workers()
@@ -101,7 +101,7 @@ def test_a_worker_that_ends_while_no_daemon_watches_is_counted(tmp_path: Path) -
 def test_a_daemon_asked_to_leave_leaves_its_workers_running(tmp_path: Path) -> None:
     """SIGTERM of the daemon ends only the daemon, at once and with status 0."""
     home = LiveHome(tmp_path / "home", slots=1)
-    home.enqueue(SPEC.replace("[0.2, 0.7]", "[0.2]"))
+    home.enqueue(SPEC.replace("[0.2, 0.7]", "[0.2]").replace("steps: 40", "steps: 150"))
     home.start_daemon()
     home.until_step(3)
     assert home.stop_daemon() == 0
