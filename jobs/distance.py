@@ -54,7 +54,7 @@ class Distance(Job[DistanceParams]):
         return params.model_copy(
             update={
                 "model": model.model_copy(update={"weights": weights}),
-                "features": features.resolved(params.features, model.name),
+                "features": features.resolved(params.features, model),
                 "source": source,
                 "target": target,
             }

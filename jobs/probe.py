@@ -42,7 +42,7 @@ class Probe(Job[ProbeParams]):
                 "concat": concat,
                 "target": target,
                 "solver": solver.model_copy(update={"select": select}),
-                "compute_also": [resolved(one, params.model.name) for one in params.compute_also],
+                "compute_also": [resolved(one, params.model) for one in params.compute_also],
             }
         )
 
@@ -99,5 +99,5 @@ def _resolved(one: BackboneParams, base: Path) -> BackboneParams:
     weights = sources.resolve(model.name, model.weights, base)
     return BackboneParams(
         model=model.model_copy(update={"weights": weights}),
-        features=resolved(one.features, model.name),
+        features=resolved(one.features, model),
     )

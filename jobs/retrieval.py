@@ -44,7 +44,7 @@ class Retrieval(Job[RetrievalParams]):
         return params.model_copy(
             update={
                 "model": model.model_copy(update={"weights": weights}),
-                "features": resolved(params.features, model.name),
+                "features": resolved(params.features, model),
                 "target": target,
                 "normalise": normalise,
             }

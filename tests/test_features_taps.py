@@ -18,6 +18,8 @@ from jobs.layers import numbered
 from jobs.models import zoo
 from jobs.models.network import Network
 from jobs.params.features import FeaturesParams, Pooling, layer_number, resolved
+from jobs.params.model import ModelParams
+from jobs.sources import WeightsFile, WeightsRun
 from tests.networks import imagenet_state, network
 
 MODELS = [
@@ -187,7 +189,17 @@ def test_layers_by_number_and_name(text: str | int, number: int) -> None:
     """A layer is a number, a place from the end, or a name; resolved it is a number."""
     params = FeaturesParams(layer=text)  # type: ignore[arg-type]
     assert layer_number(params.layer, "alexnet") == number
-    assert resolved(params, "alexnet").layer == str(number)
+    assert resolved(params, ModelParams(name="alexnet", weights="none")).layer == str(number)
+
+
+def test_what_the_classifier_reads() -> None:
+    """It has a number where weights cannot have grown."""
+    params = FeaturesParams(layer="read")
+    published = ModelParams(name="alexnet", weights="imagenet")
+    assert resolved(params, published) == resolved(FeaturesParams(layer="fc7"), published)
+    for weights in (WeightsRun(run="r1"), WeightsFile(file="/grown.safetensors")):
+        found = resolved(params, ModelParams(name="alexnet", weights=weights))
+        assert (found.layer, found.number) == ("read", 0)
 
 
 @pytest.mark.parametrize("text", ["fc9", "0", "9", "last-8", "last+1", "", "-1", "1" * 9])

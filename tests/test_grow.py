@@ -19,8 +19,12 @@ from jobs.features.backbone import backbone
 from jobs.finetune import Finetune
 from jobs.grow import Grow, GrowParams
 from jobs.growth import growing, surgery
+from jobs.growth.place import classifier_path
 from jobs.measure.predict import Classifier
 from jobs.params.model import ModelParams
+from jobs.probe import Probe, _backbones
+from jobs.solvers.run import _samples, prepared, views_of
+from jobs.sources import WeightsRun
 from jobs.train.optimizer import optimizer_state
 from jobs.train.state import TrainingState
 from tests.context import FolderContext, Killed
@@ -430,6 +434,53 @@ def test_a_grown_network_predicts_and_goes_on(store: Path, tmp_path: Path) -> No
     assert all(torch.equal(again[name], kept(context)[name]) for name in frozen)
     assert {"grown.2.beside.weight", "classifier.6.more.1", "classifier.6.more.2"} <= set(again)
     assert completed.metrics["model/num_grown"] > 0
+
+
+@pytest.mark.parametrize(
+    "growth",
+    [
+        {"type": "wa", "units": 12},
+        {"type": "wa", "units": 12, "scale": "off"},
+        {"type": "dwa", "units": 12},
+        {"type": "none"},
+    ],
+    ids=["wa", "wa unscaled", "dwa", "none"],
+)
+def test_what_the_classifier_of_a_grown_network_reads_is_a_layer(
+    growth: dict[str, Any], store: Path, tmp_path: Path
+) -> None:
+    """`features.layer: read` is what the logits are made of, old and new units together."""
+    context, _ = run(tmp_path / "grown", store, params(growth=growth))
+    runs = {"r1": context.root / "artifacts"}
+    job = Probe()
+
+    def context_of(name: str) -> FolderContext:
+        (tmp_path / name).mkdir()
+        return FolderContext(tmp_path / name, shared=store, runs=runs)
+
+    def seen(layer: str) -> torch.Tensor:
+        looks = context_of(layer)
+        raw = {
+            "model": {"name": "mini8", "weights": {"run": "r1"}},
+            "features": {"layer": layer},
+            "target": params().target.model_dump(mode="json"),
+            "normalise": {"l2": False},
+        }
+        wanted = job.resolve(job.Params.model_validate(raw), tmp_path)
+        assert job.run(wanted, looks).metrics["test/top1"] >= 0
+        source = job.inputs(wanted)["target"]
+        data = prepared(wanted.target, source, "bilinear", looks, None, ())
+        found = _samples(wanted, _backbones(wanted), data, source, looks, None)
+        return torch.from_numpy(found.stacked(data.splits.train, views_of(1)))
+
+    read, logits = seen("read"), seen("last")
+    model = ModelParams(name="mini8", weights=WeightsRun(run="r1"))
+    network = backbone(model, context_of("network")).network
+    head = network.module.get_submodule(classifier_path(network))
+    with torch.no_grad():
+        torch.testing.assert_close(head.forward(read), logits)
+    if growth["type"] == "none":
+        assert torch.equal(read, seen("last-1"))
 
 
 def test_rows_of_a_grown_classifier_follow_their_classes(store: Path, tmp_path: Path) -> None:

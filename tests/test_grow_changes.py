@@ -133,13 +133,13 @@ def test_layers_that_are_named_are_all(route: Route) -> None:
     assert not list(folder.glob("units-*"))
 
 
-def test_a_probe_says_that_it_looks_at_old_layers(route: Route) -> None:
-    """The layers that people name are those of the network before it grew."""
-    for run, expected in (("r1", []), ("r5", [{"num_growths": 2}])):
+def test_a_probe_says_that_numbered_layers_are_old_ones(route: Route) -> None:
+    """The layers that people number are those of the network before it grew."""
+    for run, expected in (("r1", []), ("r5", [{"num_growths": 2, "all": "read"}])):
         context = route.context(f"looks at {run}")
         model = ModelParams(name="mini8", weights=WeightsRun(run=run))
         backbone(model, context)
-        assert [told for kind, told in context.notes if "old layers" in kind] == expected
+        assert [told for kind, told in context.notes if "old ones" in kind] == expected
 
 
 def test_what_had_grown_before_is_compared(route: Route) -> None:

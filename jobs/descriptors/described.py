@@ -150,7 +150,7 @@ class Deep:
         found = self._features.rows(*self._part, self.samples.indices[places], self._view)
         if not np.isfinite(found).all():
             raise WeightsError(
-                f"layer {self._part[0]} gives features that are not finite",
+                f"layer {self.wanted.features.layer} gives features that are not finite",
                 where="descriptors.model.weights",
                 fix="These weights are of a network that diverged: use others",
             )
@@ -166,7 +166,7 @@ class Deep:
 
     @property
     def _part(self) -> Part:
-        return int(self.wanted.features.layer), self.wanted.features.pooling
+        return self.wanted.features.number, self.wanted.features.pooling
 
     @cached_property
     def _features(self) -> Features:

@@ -58,7 +58,7 @@ class Descriptors:
 
     def _plain(self, samples: Indices, views: Sequence[View]) -> list[Vectors]:
         """Of each view, scaled to length 1 if that is asked for: float32 (N, D)."""
-        layer, pooling = int(self._wanted.layer), self._wanted.pooling
+        layer, pooling = self._wanted.number, self._wanted.pooling
         seen = features(
             self._backbone, self._images, self._crop_size, [layer], [pooling], self._context,
             wanted=np.sort(samples), progress=self._progress, views=views,

@@ -37,7 +37,7 @@ class Looks:
 
     def features(self, side: Side) -> Floats:
         """The asked layer's features of a side, (N, D)."""
-        return self._rows(side, int(self.wanted.layer))
+        return self._rows(side, self.wanted.number)
 
     def logits(self, side: Side) -> Floats:
         """What the weights' own classifier says, (N, Z)."""
@@ -90,7 +90,7 @@ class Looks:
                 self.backbone,
                 side.images,
                 side.crop_size,
-                sorted({int(self.wanted.layer), self._last}),
+                sorted({self.wanted.number, self._last}),
                 [self.wanted.pooling],
                 self.context,
                 wanted=np.unique(np.concatenate(together)),

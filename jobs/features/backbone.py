@@ -92,7 +92,7 @@ def backbone(model: ModelParams, context: Context) -> Backbone:
     if isinstance(model.weights, WeightsRun):
         grown = Description.of_run(model.weights, context).grown
         if grown:
-            context.note("looks at old layers alone", num_growths=len(grown))
+            context.note("numbered layers are old ones", num_growths=len(grown), all="read")
     return Backbone(model, preprocessing, identity, context)
 
 

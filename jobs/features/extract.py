@@ -125,13 +125,14 @@ def features(
     alone: bool = False,
     single: bool = False,
 ) -> Features:
-    """What each of `layers` (numbers from 1) says about the samples `wanted` (None: all).
+    """What each of `layers` says about the samples `wanted` (None: all).
 
-    Under each of `poolings` and in each of `views`; what is missing is computed in one pass, which
-    then computes of `also` what is missing too.  `progress(done, total)` counts images and may
-    raise to leave.  `alone`: look at no other samples than those wanted, as nobody else will want
-    these views.  `single`: keep what was asked for and nothing of other layers, which is not little
-    where the images are many.  Raises InputError for a layer that gives no map.
+    Layers are numbers from 1; 0 is what the classifier reads.  Under each of `poolings` and in each
+    of `views`; what is missing is computed in one pass, which then computes of `also` what is
+    missing too.  `progress(done, total)` counts images and may raise to leave.  `alone`: look at no
+    other samples than those wanted, as nobody else will want these views.  `single`: keep what was
+    asked for and nothing of other layers, which is not little where the images are many.  Raises
+    InputError for a layer that gives no map.
     """
     held_in = Bundle.single if single else Bundle.of
     asked = _bundles([(layer, pooling) for layer in layers for pooling in poolings], held_in)

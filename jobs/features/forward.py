@@ -43,7 +43,7 @@ class Forward:
         """
         for bundle in bundles:
             if bundle.layer is not None:
-                self.taps.require(bundle.layer)
+                self.taps.require(bundle.layer or self.taps.read)
         spools = {bundle: Spool(len(indices), folder) for bundle in bundles}
         done = 0
         for batch in self._loader.evaluation(indices, self._batch_size, view.look):
@@ -55,6 +55,8 @@ class Forward:
                 for bundle in bundles:
                     if bundle.wants(layer):
                         _pool(bundle, layer, output, spools[bundle], heard)
+                    elif bundle.layer == 0 and layer == self.taps.read:
+                        _pool(bundle, 0, output, spools[bundle], heard)
 
             self.taps(batch.images, receive)
             # all at once: a GPU is asked once per batch

@@ -28,7 +28,7 @@ from jobs.params.features import Pooling
 from jobs.records import Preprocessing
 
 MIRRORED = mirrored(ORIGINAL)
-PART: Part = (0, Pooling(grid="full"))  # all that it says; 0: no layer's output is meant
+PART: Part = (0, Pooling(grid="full"))  # all that it says
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from jobs.features.backbone import backbone
 from jobs.features.extract import Features, features
 from jobs.features.shards import Part, Vectors
 from jobs.features.views import ORIGINAL, SIXTEEN, View
-from jobs.params.features import FeaturesParams
+from jobs.params.features import READ, FeaturesParams
 from jobs.params.probe import BackboneParams, NumViews
 from jobs.solvers.normalise import unit_length
 
@@ -56,7 +56,7 @@ class Samples:
             rows = source.features[view.name].rows(*source.part, indices, view)
             if not np.isfinite(rows).all():
                 raise WeightsError(
-                    f"layer {source.part[0]} gives features that are not finite",
+                    f"layer {source.part[0] or READ} gives features that are not finite",
                     where="model.weights",
                     fix="These weights are of a network that diverged: use others",
                 )
@@ -76,7 +76,7 @@ def views_of(number: NumViews) -> tuple[View, ...]:
 
 def part_of(params: FeaturesParams) -> Part:
     """The layer's number and the pooling of resolved parameters."""
-    return int(params.layer), params.pooling
+    return params.number, params.pooling
 
 
 def samples(

@@ -22,7 +22,7 @@ from ftd.job import Writer
 from jobs.params.features import Pooling
 
 Vectors = npt.NDArray[np.float32]
-Part = tuple[int, Pooling]  # layer and pooling
+Part = tuple[int, Pooling]  # layer and pooling; 0: of what no numbered layer has to be
 
 BLOCKS = "features.bin"
 INDEX = "index.json"
@@ -40,7 +40,8 @@ class Bundle:
     @classmethod
     def of(cls, part: Part) -> Bundle:
         """Where the vectors of `part` are."""
-        return cls(None, STANDARD) if part[1] in STANDARD else cls.single(part)
+        layer, pooling = part
+        return cls(None, STANDARD) if layer and pooling in STANDARD else cls.single(part)
 
     @classmethod
     def single(cls, part: Part) -> Bundle:

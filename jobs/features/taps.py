@@ -63,6 +63,11 @@ class Taps:
         """The layers that can be heard, ascending; the last one always can."""
         return tuple(sorted((*(tap.number for tap in self._taps), self.network.numbers[-1])))
 
+    @property
+    def read(self) -> int:
+        """The layer whose output the classifier reads: it may be a part that was grown."""
+        return self.network.numbers[-2]
+
     def require(self, number: int) -> None:
         """Raise InputError when layer `number` cannot be heard."""
         if number not in self.numbers:

@@ -89,7 +89,7 @@ def resolved(
     _check_size(model.name, wanted.size or decode_size)
     changes: dict[str, Any] = {"model": model}
     if wanted.bank == "deep":
-        changes["features"] = resolved_features(wanted.features, model.name)
+        changes["features"] = resolved_features(wanted.features, model)
     changes["measure"] = wanted.measure or ("cosine" if wanted.bank == "deep" else "kl")
     return wanted.model_copy(update=changes)
 

@@ -9,6 +9,9 @@ from pydantic import BeforeValidator, Field
 from ftd.errors import InputError, closest
 from ftd.job import Params
 from jobs.layers import numbered, packed
+from jobs.params.model import ModelParams
+
+READ = "read"  # what the classifier reads
 
 
 def _text(value: object) -> object:
@@ -39,10 +42,16 @@ class FeaturesParams(Params):
         default="last-1",
         description="Layer whose output counts: its number, last (the logits), last-1, ..., or its "
         "name (fc7); `ftd layers MODEL` shows them. An output is what the next layer is given: "
-        "behind activation and pooling, as a map where there is one. What a network has grown is "
-        "no layer of it: these are its old ones.",
+        "behind activation and pooling, as a map where there is one. Of a network that has grown, "
+        "these are its old layers; read is what its classifier reads, old and new units together "
+        "(of others, last-1).",
     )
     pooling: Pooling = Pooling()
+
+    @property
+    def number(self) -> int:
+        """The layer's number, once resolved; 0 for what the classifier reads."""
+        return 0 if self.layer == READ else int(self.layer)
 
 
 def layer_number(layer: str, model: str) -> int:
@@ -71,8 +80,15 @@ def layer_number(layer: str, model: str) -> int:
     return number
 
 
-def resolved(features: FeaturesParams, model: str) -> FeaturesParams:
-    """`features` with the layer's number and one spelling of the pooling."""
+def resolved(features: FeaturesParams, model: ModelParams) -> FeaturesParams:
+    """`features` with the layer's number and one spelling of the pooling.
+
+    What the classifier reads has no number where nobody knows yet whether the weights have grown.
+    """
     pooling = Pooling(grid="full") if features.pooling.grid == "full" else features.pooling
-    number = str(layer_number(features.layer, model))
-    return features.model_copy(update={"layer": number, "pooling": pooling})
+    layer = features.layer
+    if layer == READ and isinstance(model.weights, str):
+        layer = "last-1"
+    if layer != READ:
+        layer = str(layer_number(layer, model.name))
+    return features.model_copy(update={"layer": layer, "pooling": pooling})
