@@ -100,6 +100,10 @@ def test_looking_back_changes_nothing_else(source: Run, store: Path, tmp_path: P
     strange = after(source, forgetting={"source": images})
     with pytest.raises(DataError, match="tested on none"):
         forgets(source, tmp_path / "strange", store, strange)
+    del images["classes"]
+    more = after(source, forgetting={"source": images})
+    with pytest.raises(DataError, match=r"learned other classes .* than these images have"):
+        forgets(source, tmp_path / "more", store, more)
     with pytest.raises(InputError, match="Start from a run"):
         params(forgetting={"source": images})
 

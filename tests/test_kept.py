@@ -320,7 +320,9 @@ def test_other_classes_need_another_classifier(home: LiveHome, tmp_path: Path) -
 
 def test_weights_of_another_network_are_refused(home: LiveHome, tmp_path: Path) -> None:
     """The file says which network it is of."""
-    with pytest.raises(WeightsError, match="r1 kept weights of resnet18, not of resnet34"):
+    with pytest.raises(
+        WeightsError, match=r"r1 kept weights of resnet18, not of resnet34.*name: resnet18"
+    ):
         started(home, tmp_path, name="resnet34")
 
 

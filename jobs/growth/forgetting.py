@@ -27,7 +27,7 @@ from jobs.measure.predictions import tested_on
 from jobs.measure.scoring import Scoring, named
 from jobs.models.build import build
 from jobs.models.description import Description
-from jobs.models.kept import starting_weights
+from jobs.models.kept import few, starting_weights
 from jobs.models.network import Network
 from jobs.params.model import ModelParams
 from jobs.params.target import TargetParams
@@ -53,7 +53,7 @@ class Source:
     def of(cls, model: ModelParams, wanted: TargetParams, data: Data, context: Context) -> Source:
         """The source of `model`, whose weights a run kept; `data` are its images.
 
-        Raises DataError when that run was tested on none of them, or learned another size.
+        Raises DataError when that run was tested on none of them, learned other classes or sizes.
         """
         assert isinstance(model.weights, WeightsRun)
         called = model.weights.kept.called
@@ -77,8 +77,16 @@ class Source:
                 where="forgetting.source",
                 fix="Give the images that it was trained for, as in its spec",
             )
+        names = data.listing.class_names
+        if set(names) != set(learned.class_names):
+            raise DataError(
+                f"{called} learned other classes ({few(learned.class_names)}) than these images "
+                f"have ({few(names)})",
+                where="forgetting.source",
+                fix="Choose the classes as in its spec",
+            )
         loader = Loader(data.images, crop_size, model.preprocessing, context.device)
-        scoring = Scoring(len(data.listing.class_names), wanted.multi_label, data.terciles)
+        scoring = Scoring(len(names), wanted.multi_label, data.terciles)
         train = data.splits.train
         return cls(model, loader, indices, train[~tested[train]], scoring, context)
 

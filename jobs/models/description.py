@@ -90,4 +90,7 @@ class Description:
     def check_model(self, run: str, model: str) -> None:
         """Raise WeightsError when what `run` kept is not of `model`."""
         if self.model != model:
-            raise WeightsError(f"{run} kept weights of {self.model}, not of {model}")
+            raise WeightsError(
+                f"{run} kept weights of {self.model}, not of {model}",
+                fix=f"Set model.name: {self.model} beside them, or name another run",
+            )

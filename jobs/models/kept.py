@@ -43,8 +43,8 @@ def starting_weights(
         return state
     if set(told.class_names) != set(class_names):
         raise WeightsError(
-            f"{run} knows other classes ({_few(told.class_names)}) than the target "
-            f"({_few(class_names)})",
+            f"{run} knows other classes ({few(told.class_names)}) than the target "
+            f"({few(class_names)})",
             fix="Re-initialise the classifier: R(last)",
         )
     order = [told.class_names.index(name) for name in class_names]
@@ -71,6 +71,7 @@ def _check_images(run: str, theirs: Preprocessing, ours: Preprocessing) -> None:
             )
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
