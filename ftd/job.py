@@ -69,7 +69,8 @@ class Completed:
     """What a finished run is known by.
 
     ``metrics`` maps ``split/name`` to the value that summaries compare; ``state_sha256`` digests
-    the selected state; ``flags`` may hold ``diverged``, ``stuck`` or ``near_chance``.
+    the selected state; ``flags`` are warnings: ``diverged``, ``stuck``, ``near_chance`` and the
+    like.
     """
 
     metrics: Mapping[str, float]

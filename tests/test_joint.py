@@ -419,6 +419,7 @@ def test_what_the_target_is_tested_on_is_not_borrowed(store: Path, tmp_path: Pat
     reporting = params(**sections, train=train, selection={"by": "all", "held_out": "report"})
     _, reported = run(tmp_path / "report", store, reporting)
     assert reported.metrics["borrow/num_selected"] == pool
+    assert "saw_held_out" in reported.flags and "saw_held_out" not in dropped.flags
     assert reported.state_sha256 != dropped.state_sha256
     assert "held_out" in Joint().identity(reporting)["selection"]
 

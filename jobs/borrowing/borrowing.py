@@ -153,3 +153,9 @@ class Borrowing(Additions):
         if training.rounds is not None:
             found["mean_level"] = training.levels.mean()
         return named("borrow", {name: float(value) for name, value in found.items()})
+
+    def flags(self, training: Training) -> tuple[str, ...]:
+        """``saw_held_out`` when images were lent that the target is validated or tested on."""
+        assert isinstance(training, JointTraining) and self._leaked is not None
+        lent = np.intersect1d(training.lending().rows, self._leaked.rows)
+        return ("saw_held_out",) if len(lent) else ()

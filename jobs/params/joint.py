@@ -44,7 +44,7 @@ class SelectionParams(Params):
     held_out: Literal["drop", "report"] = Field(
         default="drop",
         description="Images of the pool that show, exactly or nearly, what the target is validated "
-        "or tested on: left out, or only counted.",
+        "or tested on: left out, or only counted; a run that they are lent to is flagged.",
     )
 
     @property

@@ -6,7 +6,7 @@ What the jobs that train one have in common; they differ in where images and wei
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -92,6 +92,10 @@ class Additions:
         """Further metrics of the kept weights; `pause` is a place to leave."""
         return {}
 
+    def flags(self, training: Training) -> tuple[str, ...]:
+        """What else there is to know about the run before its metrics are believed."""
+        return ()
+
 
 def train_and_test(
     wanted: Wanted,
@@ -139,7 +143,7 @@ def train_and_test(
     else:
         find_lr_if_asked(training, state)
     training.run(state, adds.around_step, adds.penalty(state.network))
-    return conclude(
+    completed = conclude(
         training,
         state,
         wanted.layers,
@@ -147,3 +151,4 @@ def train_and_test(
         source=wanted.source,
         further=adds.final_metrics,
     )
+    return replace(completed, flags=(*completed.flags, *adds.flags(training)))
