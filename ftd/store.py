@@ -35,11 +35,13 @@ class Store:
         self, root: Path, used: Used | None = None, *, spare_bytes: int = SPARE_BYTES
     ) -> None:
         """`used(actual_s, alone_s)` is told of each use: how long it took to have the entry, and
-        how long it would have taken to compute it.  Without room, entries of `spare_bytes` are
+        how long it would have taken without what others computed: the first use in this object
+        would have had to compute it.  Without room, entries of `spare_bytes` are
         made in memory, for this object alone.
         """
         self.root = root
         self._used = used
+        self._known: set[Path] = set()  # entries that were used before
         self._spare: SpareRoom | None = None
         self._spare_bytes = spare_bytes
 
@@ -64,7 +66,8 @@ class Store:
         os.utime(folder / MANIFEST)  # last use, for whoever frees space later
         if self._used is not None:
             actual_s = monotonic() - started
-            recorded = read_json(folder / COST) or {}
+            recorded = {} if folder in self._known else read_json(folder / COST) or {}
+            self._known.add(folder)
             self._used(actual_s, recorded.get("seconds", actual_s))
         return folder
 

@@ -21,7 +21,7 @@ class Probe(Job[ProbeParams]):
     """A solver on a network's features."""
 
     Params = ProbeParams
-    version = 1
+    version = 2
     shares_worker = True
     preload = ("jobs.solvers.run",)  # not scikit-learn, which starts threads
 

@@ -455,7 +455,7 @@ def test_what_to_run_picks_the_cell_of_the_source() -> None:
     assert network.weights == "source train.lr=0.1"
     known = [replace(one, network=network) for one in compared(WIDE)]
     found = advise(Question(Target.of(told["target"]), 20), known, [])
-    told_by = specs(found, Asked({"dataset": "digits"}, {}, "test/top1", False, {}))
+    told_by = specs(found, Asked({"dataset": "digits"}, {}, "test/top1", False, {}, network, {}))
     assert len(told_by) == 2
     for text in told_by.values():
         assert yaml.safe_load(text)["model"] == {"name": "mini8", "weights": weights}

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from ftd.cli.main import main
@@ -144,6 +145,19 @@ def test_what_to_run_can_be_run(ledger: Ledger, capsys: pytest.CaptureFixture[st
                 assert plan.runs[0].params["target"]["decode_size"] == 16, "as its source was"
 
 
+def test_what_to_run_starts_from_what_there_is(
+    ledger: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights that are named have their own network, and no more replicates than they have."""
+    twice = SOURCE.replace("experiment: source", "experiment: twice\nreplicates: 2")
+    write(ledger, twice.replace("lr: 0.1", "lr: 0.2"))
+    for name, number in (("r1", 5), ("source", 5), ("twice", 2)):
+        specs = advice(capsys, "--target", "digits", "--weights", name)["specs"]
+        found = yaml.safe_load(specs["whether to freeze or tune"])
+        assert found["model"] == {"name": "mini8", "weights": {"run": name}}
+        assert found["replicates"] == number
+
+
 def test_ranks_and_distances(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
     """Once a run has measured it, the target's place among known ones; the paper's table not."""
     complete(ledger, 8, {"distance/cosine": 0.25, "distance/mmd": 3.0, "distance/cosine_std": 0.1})
@@ -185,6 +199,13 @@ def test_targets_as_specs_have_them(
         (["missing.yaml"], "cannot read it"),
         (["digits", "--per-class", "0"], "--per-class"),
         (["digits", "--per-class", "many"], "--per-class"),
+        (["./digits"], "no folder ./digits"),
+        (["digits", "--metric", "val/top1"], "--metric"),
+        (["digits", "--model", "nosuch"], "no network is called 'nosuch'"),
+        (["digits", "--model", "mini8", "--weights", "imagenet"], "no published weights of mini8"),
+        (["digits", "--weights", "r99"], "no run r99"),
+        (["digits", "--weights", "sources"], "no experiment sources"),
+        (["digits", "--weights", "source", "--model", "resnet18"], "source is of mini8"),
     ],
 )
 def test_a_wrong_target_is_told(

@@ -236,6 +236,8 @@ def test_what_cannot_matter_is_no_part_of_the_identity(
             "grow after step 5, and training has 5",
         ),
         ({"growth": {}}, "type"),
+        ({"growth": {"type": "dwa", "units": 65536}}, "more than 268435456 weights"),
+        ({"growth": {"type": "wa", "units": 3, "gamma": 1e39}}, "less than or equal to 1000000"),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_when_planned(
@@ -311,6 +313,17 @@ def test_what_changes_nothing_changes_nothing_in_the_middle(
     late, _ = run(tmp_path / "late", store, params(growth={"type": kind, "at_step": 3, **sizes}))
     assert late.metrics["val/nll", 3] == pytest.approx(plain.metrics["val/nll", 3], rel=1e-5)
     assert late.metrics["val/nll", 6] != plain.metrics["val/nll", 6]
+
+
+def test_training_does_not_end_before_the_growth(store: Path, tmp_path: Path) -> None:
+    """Patience begins with the grown network, however little the one before it improved."""
+    early = {"patience_steps": 1, "min_delta": 9.0}
+    train = {"epochs": 8, "early_stop": early, "validate_every_epochs": 1}
+    wanted = params(growth={**MIDDLE, "at_step": 14}, train=train)
+    context, completed = run(tmp_path, store, wanted)
+    assert completed.metrics["model/num_grown"] > 0
+    (told,) = [about for kind, about in context.notes if kind == "early_stop"]
+    assert 14 < told["step"] == completed.num_steps < told["num_steps"]
 
 
 def test_weights_of_before_the_growth_are_not_selected(store: Path, tmp_path: Path) -> None:

@@ -89,6 +89,23 @@ def test_ranks_of_several_classes(seed: int) -> None:
     assert found["map"] == pytest.approx(wanted)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_ranks_of_votes(seed: int) -> None:
+    """Classifiers of one class each rank by what they say: equal shares of votes are ties, whatever
+    the other classes got."""
+    draw = np.random.default_rng(seed)
+    shares = draw.multinomial(5, [0.25] * 4, size=80) / 5
+    labels = draw.permutation(np.arange(80) % 4)
+    logits = np.log((shares * 5 + 0.25) / 6).astype(np.float32)
+    scoring = Scoring(4, by_response=True)
+    found, per_class = scoring.metrics(logits, labels), scoring.per_class(logits, labels)
+    wanted = [oracle.roc_auc_score(labels == k, shares[:, k]) for k in range(4)]
+    assert found["auroc"] == pytest.approx(np.mean(wanted))
+    assert per_class["auroc"] == pytest.approx(wanted)
+    wanted = oracle.average_precision_score(np.eye(4)[labels], shares)
+    assert found["map"] == pytest.approx(wanted)
+
+
 @given(predictions(2))
 def test_auroc_with_ties(drawn: tuple[Logits, Labels]) -> None:
     """AUROC counts ties half, as scikit-learn does, and does not care which class is positive."""

@@ -260,6 +260,7 @@ def test_one_value_needs_no_metric_to_choose_by() -> None:
         ({"solver": {"C": 0}}, "greater than 0"),
         ({"solver": {"C": []}}, "at least 1 item"),
         ({"train_views": 2}, "1 or 16"),
+        ({"solver": {"kind": "ridge", "penalty": 1e-300}}, "greater than or equal to 0.000"),
     ],
 )
 def test_what_cannot_work_is_refused(change: dict[str, Any], says: str) -> None:

@@ -280,6 +280,13 @@ def test_steps_by_hand(tmp_path: Path) -> None:
     assert normalise.signed_power(np.array([-4.0, 9.0]), 0.5).tolist() == [-2, 3]
 
 
+def test_equal_features_have_no_components(tmp_path: Path) -> None:
+    """It is told what is wrong with the images, not that an array is empty."""
+    same = np.ones((5, 3))
+    with pytest.raises(DataError, match="features of all 5 images are equal"):
+        normalise.fitted(same, NormaliseParams(pca=2), Store(tmp_path), {})
+
+
 def test_a_basis_is_computed_once(tmp_path: Path) -> None:
     """Runs for fewer components share it; other training samples, or numerics, have their own."""
     store = Store(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -16,13 +17,14 @@ from ftd.cli.home import home_of, opened
 from ftd.cli.output import add_json, print_json
 from ftd.environment import inheritable
 from ftd.errors import FtdError, InputError
-from ftd.ledger.evidence import experiments_of, facts, runs_of
+from ftd.ledger.evidence import experiments_of, facts, models_of, num_replicates, runs_of
+from ftd.ledger.names import is_run
 from ftd.ledger.places import outline, places
 from ftd.regular import full_path
 from ftd.stats.advice import Question, advise
 from ftd.stats.comparisons import Comparison, comparisons
 from ftd.stats.known_distances import distances
-from ftd.stats.subjects import Target
+from ftd.stats.subjects import Network, Target
 
 if TYPE_CHECKING:
     from ftd.ledger.db import Ledger
@@ -57,11 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metric",
         metavar="TEST/NAME",
+        type=_metric,
         help=f"compare by this (default: {METRIC}, with several labels {METRIC_OF_SEVERAL})",
     )
     add_json(parser)
     parser.epilog = (
-        "example:\n  ftd advise --target digits --model mini8 --per-class 20\n"
+        "example:\n  ftd advise --target digits --model efficientnet_lite0 --per-class 20\n"
         "  ftd advise --target solar-cells.yaml --json"
     )
 
@@ -71,6 +74,12 @@ def _count(text: str) -> int:
     if not 1 <= number <= 10**9:
         raise ValueError
     return number
+
+
+def _metric(text: str) -> str:
+    if not re.fullmatch("test/[a-z0-9_]+", text):
+        raise ValueError
+    return text
 
 
 def run(args: argparse.Namespace) -> int:
@@ -87,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
         known = _comparisons(ledger, metric)
         measured = distances(list(facts(ledger, runs_of(ledger, "distance")).values()))
         sources = _sources(ledger, known)
+        start = _start(ledger, args.model, args.weights, known)
+        replicates = _replicates(ledger, [start, *(one.network for one in known)])
     labels = _labels(target)
     question = Question(
         Target.of(target.model_dump(mode="json")),
@@ -97,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     found = advise(question, known, measured)
     where = {name: getattr(target, name) for name in ("folder", "file") if name in section}
     is_given = args.per_class is not None
-    asked = Asked(section | where, labels, metric, is_given, sources)
+    asked = Asked(section | where, labels, metric, is_given, sources, start, replicates)
     if args.json:
         print_json(as_json(found, asked))
     else:
@@ -129,6 +140,52 @@ def _sources(ledger: Ledger, known: Sequence[Comparison]) -> dict[str, dict[str,
     return found
 
 
+def _start(
+    ledger: Ledger, model: str | None, weights: str | None, known: Sequence[Comparison]
+) -> Network:
+    """The network that is asked about, where no runs tell which.
+
+    Raises UnknownName for a name that nothing has, InputError for weights that there are not.
+    """
+    from jobs.records import record
+
+    if model is not None:
+        record(model)
+    fitting = [
+        one.network
+        for one in known
+        if model in (None, one.network.model) and weights in (None, one.network.weights)
+    ]
+    if fitting:
+        return fitting[0]
+    if weights not in (None, "imagenet", "none"):
+        kept = models_of(ledger, str(weights))
+        if not kept:
+            raise InputError(f"{weights} is of no network", where="--weights")
+        if model not in (None, *kept):
+            raise InputError(
+                f"{weights} is of {', '.join(kept)}, not of {model}",
+                where="--weights",
+                fix=f"Use --model {kept[0]}, or other weights",
+            )
+        return Network(model or kept[0], str(weights), written={"run": weights})
+    model, weights = model or "resnet18", weights or "imagenet"
+    if weights == "imagenet" and not record(model).exists:
+        raise InputError(
+            f"there are no published weights of {model}",
+            where="--model",
+            fix="Say which it starts from: --weights RUN or --weights EXPERIMENT",
+        )
+    return Network(model, weights, written=weights)
+
+
+def _replicates(ledger: Ledger, networks: Sequence[Network]) -> dict[str, int]:
+    """How many replicates the experiments have that `networks` start from."""
+    written = [one.written for one in networks if isinstance(one.written, Mapping)]
+    named = {str(weights["run"]) for weights in written if "run" in weights}
+    return {name: num_replicates(ledger, name) for name in named if not is_run(name)}
+
+
 # --- the target -------------------------------------------------------------------------------
 
 
@@ -139,6 +196,9 @@ def _section(text: str, folder: str | None) -> tuple[dict[str, Any], Path]:
         if folder is not None:
             raise InputError("--folder does not go with a YAML file", fix="Write it in the file")
         return _from_file(text), path.absolute().parent
+    is_path = folder is None and text.startswith((os.sep, f".{os.sep}", f"..{os.sep}"))
+    if is_path and not path.is_dir():
+        raise InputError(f"no folder {text}", where="--target", fix="Check the path")
     if folder is None and os.sep in text and path.is_dir():
         return {"dataset": "folder", "folder": text}, Path.cwd()
     section = {"dataset": text} | ({"folder": folder} if folder is not None else {})

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from ftd.errors import UnknownName
 from ftd.ledger.db import Ledger, chunks
 from ftd.ledger.models import Event, Experiment, Membership, Run
+from ftd.ledger.names import experiment_id, memberships
 from ftd.states import RunState
 
 
@@ -62,6 +65,21 @@ def facts(ledger: Ledger, run_ids: Sequence[int]) -> dict[int, RunFacts]:
                 sizes.get(row["id"]),
             )
     return found
+
+
+def models_of(ledger: Ledger, text: str) -> list[str]:
+    """The networks of a run or experiment, as people name it.  Raises UnknownName."""
+    runs = Membership.select(Membership.run).where(Membership.id.in_(memberships(ledger, [text])))
+    found = ledger.values(Run.select(Run.params).where(Run.id.in_(runs)))
+    return sorted({params["model"]["name"] for params in found if "model" in params})
+
+
+def num_replicates(ledger: Ledger, text: str) -> int:
+    """How many replicates the experiment has that people name so; 0: there is none."""
+    with suppress(UnknownName):
+        chosen = Membership.experiment == experiment_id(ledger, text)
+        return len(set(ledger.values(Membership.select(Membership.replicate).where(chosen))))
+    return 0
 
 
 def _num_per_class(ledger: Ledger, run_ids: Sequence[int]) -> dict[int, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 import yaml
 
 from ftd.stats.advice import Advice
+from ftd.stats.subjects import Network
 
 
 @dataclass(frozen=True)
 class Asked:
     """What somebody asked with: the section ``target``, its labels, the metric compared by.
 
-    `sources` are sections of what networks (by their text) were pretrained on, as far as known.
+    `sources` are sections of what networks (by their text) were pretrained on, as far as known;
+    `start` is the network where there is no evidence, `replicates` how many experiments have.
     """
 
     section: Mapping[str, Any]
@@ -23,16 +26,17 @@ class Asked:
     metric: str
     is_given: bool  # the number of images per class was
     sources: Mapping[str, Mapping[str, Any]]
+    start: Network
+    replicates: Mapping[str, int]
 
 
 def specs(found: Advice, asked: Asked) -> dict[str, str]:
     """Specs that would tell what is not known, by what for; none where enough is."""
     question = found.question
     known = next((one.comparison.network for one in found.neighbours), None)
-    model = question.model or (known.model if known else "resnet18")
-    weights = question.weights or (known.weights if known else "imagenet")
-    written = known.written if known and known.weights == weights else _written(weights)
-    source = asked.sources.get(f"{model}, {weights}", {})
+    network = known or asked.start
+    source = asked.sources.get(str(network), {})
+    model = {"name": network.model, "weights": network.written}
     seen_at = {name: source[name] for name in ("decode_size", "crop_size") if name in source}
     section = {**seen_at, **asked.section}
     wanted: dict[str, dict[str, Any]] = {}
@@ -40,7 +44,7 @@ def specs(found: Advice, asked: Asked) -> dict[str, str]:
         wanted["its distance"] = {
             "experiment": "distance",
             "job": "distance",
-            "model": {"name": model, "weights": written},
+            "model": model,
             **({"source": dict(source)} if source else {}),
             "target": section,
         }
@@ -50,7 +54,7 @@ def specs(found: Advice, asked: Asked) -> dict[str, str]:
         wanted["whether to freeze or tune"] = {
             "experiment": "freeze-or-tune",
             "job": "finetune",
-            "model": {"name": model, "weights": written},
+            "model": model,
             "target": section,
             "train": {"steps": 500, "batch_size": 32},
             "factors": {"layers": ["F(1-last-1)R(last)", "FT(1-last-1)R(last)"]},
@@ -58,7 +62,10 @@ def specs(found: Advice, asked: Asked) -> dict[str, str]:
                 "over": {"train.lr": [0.001, 0.004, 0.016, 0.064]},
                 "select": f"val/{asked.metric.partition('/')[2]}",
             },
-            "replicates": 5 if found.verdict.word != "undecided" else 4 * _num_replicates(found),
+            "replicates": min(
+                5 if found.verdict.word != "undecided" else 4 * _num_replicates(found),
+                _num_sources(network, asked),
+            ),
         }
     return {
         why: yaml.safe_dump(spec, sort_keys=False, default_flow_style=None, width=1000)
@@ -71,6 +78,8 @@ def _num_replicates(found: Advice) -> int:
     return max(one.comparison.difference.n for one in found.neighbours if one.is_near)
 
 
-def _written(weights: str) -> Any:
-    """As a spec writes weights that somebody names: whatever is no word is a run or experiment."""
-    return weights if weights in ("imagenet", "none") else {"run": weights}
+def _num_sources(network: Network, asked: Asked) -> float:
+    """How many replicates can start from it: as many as its experiment has, unless that is one."""
+    run = network.written.get("run") if isinstance(network.written, Mapping) else None
+    number = asked.replicates.get(str(run), 1)
+    return number if number > 1 else math.inf

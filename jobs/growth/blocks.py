@@ -8,6 +8,7 @@ augmentation; the penalty is chosen by the validation images, where there are an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -87,7 +88,8 @@ def _part(parts: tuple[Features, Features], block: str) -> Features:
 
 def _fitted(training: Training, features: Mapping[str, Features], block: str) -> dict[str, float]:
     """Metrics of the test images, of the classifier that a block gives."""
-    scoring, splits = training.scoring, training.splits.by_name()
+    scoring = replace(training.scoring, by_response=True)
+    splits = training.splits.by_name()
     labels = {
         name: training.loader.images.listing.labels[indices] for name, indices in splits.items()
     }

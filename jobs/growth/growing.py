@@ -103,7 +103,10 @@ class Growing(Additions):
     def around_step(
         self, training: Training, state: TrainingState, take: Callable[[], None]
     ) -> None:
-        """Measure the pace of some steps; grow behind the wanted one."""
+        """Measure the pace of some steps; grow behind the wanted one.
+
+        Training never stops early before that: patience begins with the grown network.
+        """
         pace = Pace(state.network) if self._paces(state.step + 1) else None
         if self._rehearsing is not None:
             self._rehearsing.draw(state, training.num_steps)
@@ -111,7 +114,12 @@ class Growing(Additions):
         if pace is not None:
             for group, value in pace.since().items():
                 training.context.metric(f"pace/{group}", value, state.step)
-        if state.step == self._wanted.at_step and self._wanted.type != "none":
+        at_step = self._wanted.at_step
+        if at_step is None or self._wanted.type == "none" or state.step > at_step:
+            return
+        if state.patience is not None:
+            state.patience.forget()
+        if state.step == at_step:
             self._grow_state(state, training)
             self._aim(state.network, training, state.step)
 

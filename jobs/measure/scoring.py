@@ -39,11 +39,14 @@ class Scoring:
 
     Labels are class numbers (int64, N), or zeros and ones (int64, (N, K)) with `multi_label`.
     Under imbalance ``terciles`` are the classes with the most, middling and fewest training images.
+    ``by_response``: the logits are those of one classifier per class, whose probabilities are no
+    estimates; images are then ranked by the logits as they are, not by their softmax.
     """
 
     num_classes: int
     multi_label: bool = False
     terciles: Sequence[Indices] = ()
+    by_response: bool = False
 
     def metrics(self, logits: Logits, labels: Labels) -> Found:
         """All metrics of finite `logits` (N, K) against `labels`, N >= 1."""
@@ -66,11 +69,8 @@ class Scoring:
         if self.num_classes > TOP:
             first = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
             found["top5"] = float((first == labels[:, None]).any(axis=1).mean())
-        odds = ranking.log_odds(logits)
-        if self.num_classes == 2:  # exactly opposite ranks: one class says it all
-            odds[:, 1] = logits[:, 1].astype(np.float64) - logits[:, 0]
-            odds[:, 0] = -odds[:, 1]
-        return found | _ranked(odds, truth(labels, self.num_classes)) | self._by_tercile(recall)
+        ranked = _ranked(self._ranking(logits), truth(labels, self.num_classes))
+        return found | ranked | self._by_tercile(recall)
 
     def chance(self, labels: Labels) -> Found:
         """What :meth:`metrics` expects of a predictor that guesses uniformly: the same names.
@@ -110,13 +110,11 @@ class Scoring:
         is_class = truth(labels, self.num_classes)
         if self.multi_label:
             said = logits > 0
-            scores = logits.astype(np.float64)
         else:
             said = logits.argmax(axis=1)[:, None] == np.arange(self.num_classes)
-            scores = ranking.log_odds(logits)
         right, taken, occurring = (said & is_class).sum(0), said.sum(0), is_class.sum(0)
         recall = np.where(occurring > 0, right / np.maximum(occurring, 1), np.nan)
-        ranks = _Ranks.of(scores, is_class)
+        ranks = _Ranks.of(self._ranking(logits), is_class)
         found: dict[str, list[float | int | None]] = {"num_images": list(occurring.tolist())}
         columns = {
             "recall": recall,
@@ -153,7 +151,17 @@ class Scoring:
             "macro_f1": float(np.nan_to_num(per_class).mean()),
             "bce": binary_cross_entropy(logits, labels),
         }
-        return found | _ranked(logits.astype(np.float64), is_class)
+        return found | _ranked(self._ranking(logits), is_class)
+
+    def _ranking(self, logits: Logits) -> Floats:
+        """What images are ranked by, class by class (N, K)."""
+        own = logits.astype(np.float64)
+        if self.multi_label:
+            return own
+        if self.num_classes == 2:  # exactly opposite ranks: one class says it all
+            odds = own[:, 1] - own[:, 0]
+            return np.stack([-odds, odds], axis=1)
+        return own if self.by_response else ranking.log_odds(logits)
 
     def _by_tercile(self, recall: Floats) -> Found:
         found = {}

@@ -21,7 +21,9 @@ COPYING = frozenset({"wa", "dwa", "wwa"})
 BESIDE = frozenset(  # new units beside old ones
     {"wa", "dwa", "wwa", "bottleneck", "zero_outgoing", "gradmax", "net2wider"}
 )
-MOST_UNITS = 1 << 16  # a typing error must not take the whole machine's memory
+# A typing error must not take the whole machine's memory.
+MOST_UNITS = 1 << 16
+MOST_WEIGHTS = 1 << 28  # between new units, a gigabyte
 NEW_TOP = frozenset({"da", "dwa"})  # the classifier reads other units than before
 
 
@@ -59,7 +61,7 @@ class GrowthParams(Params):
     parameters: int | None = Field(
         default=None,
         ge=1,
-        le=1 << 32,
+        le=MOST_WEIGHTS,
         description="Instead of units: as many as bring the network nearest to so many parameters "
         "more than it has without growth.",
     )
@@ -80,7 +82,7 @@ class GrowthParams(Params):
         "image, and multiplied with a learned factor per unit. Default: on, but off for what "
         "changes nothing at first.",
     )
-    gamma: float = Field(default=10.0, gt=0, description="What those factors start from.")
+    gamma: float = Field(default=10.0, gt=0, le=1e6, description="What those factors start from.")
     lr_factor: float = Field(
         default=10.0, gt=0, description="Learning rate of new parts, as a multiple of train.lr."
     )
@@ -107,6 +109,9 @@ class GrowthParams(Params):
         for name, wanted in (("units_below", "wwa"), ("units_on_top", "dwa")):
             if getattr(self, name) is not None and self.type != wanted:
                 raise ValueError(f"{name} goes with type: {wanted}")
+        units = self.units or 0
+        if units * max(self.num_below(units), self.num_on_top(units)) > MOST_WEIGHTS:
+            raise ValueError(f"new units have more than {MOST_WEIGHTS} weights between them")
         if self.parameters is not None and (self.units_below or self.units_on_top):
             raise ValueError("parameters sizes all new parts: leave units_below, units_on_top out")
         if self.init == "copy_rand" and self.type not in COPYING:
@@ -185,7 +190,10 @@ class LwfParams(Params):
 
     weight: float = Field(default=1.0, gt=0, description="What it counts beside the target's loss.")
     temperature: float = Field(
-        default=2.0, gt=0, description="Logits are divided by it: more counts what is less likely."
+        default=2.0,
+        gt=0,
+        le=1e6,
+        description="Logits are divided by it: more counts what is less likely.",
     )
 
 

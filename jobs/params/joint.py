@@ -79,17 +79,17 @@ class HardParams(Params):
     every_steps: int = Field(
         ge=1, description="Steps between two rounds, rounded up to whole epochs."
     )
-    rounds: int = Field(default=2, ge=1, description="How many rounds.")
-    wrong: int = Field(default=4, ge=0, description="Levels up for a wrong prediction.")
+    rounds: int = Field(default=2, ge=1, le=1000, description="How many rounds.")
+    wrong: int = Field(default=4, ge=0, le=1000, description="Levels up for a wrong prediction.")
     uncertain: int = Field(
-        default=2, ge=0, description="Levels up for a right one of high entropy."
+        default=2, ge=0, le=1000, description="Levels up for a right one of high entropy."
     )
     delta: float | Literal["median"] = Field(
         default=0.1,
         description="Entropy (nats) from which on a prediction is uncertain; median: that of all "
         "predictions of the round.",
     )
-    cap: int = Field(default=10, ge=1, description="The highest level.")
+    cap: int = Field(default=10, ge=1, le=1000, description="The highest level.")
     predictions: Literal["training", "cross_fitted"] = Field(
         default="training",
         description="Of the target's training images: training: the network's own, which has "

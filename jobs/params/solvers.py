@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 from ftd.job import Params
 
 Positive = Annotated[float, Field(gt=0)]
+Penalty = Annotated[float, Field(ge=1e-12, le=1e12)]  # beyond, the arithmetic means nothing
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -61,7 +62,7 @@ class SolverParams(Params):
         description="For svm and logistic: how much errors on training images count, in "
         "half the squared length of the weights + C sum(loss); a number, or a grid to choose from.",
     )
-    penalty: Annotated[list[Positive], BeforeValidator(_listed), Field(min_length=1)] = Field(
+    penalty: Annotated[list[Penalty], BeforeValidator(_listed), Field(min_length=1)] = Field(
         default=[10.0**exponent for exponent in range(-4, 4)],
         description="For ridge: what the weights' squared length counts beside the sum of squares; "
         "a number, or a grid to choose from.",

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ftd.errors import DataError
 from ftd.store import Store
 from jobs.params.solvers import NormaliseParams
 from jobs.solvers.linear import Samples
@@ -70,7 +71,15 @@ def fitted(
     }
     folder = store.entry(KIND, key, lambda: _writers(fit(train, most)))
     arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in _FILES]
-    return Normaliser(params, Basis(*arrays))
+    basis = Basis(*arrays)
+    if not len(basis.components):
+        raise DataError(
+            f"the features of all {len(train)} images are equal, so there are no principal "
+            "components",
+            where="normalise.pca",
+            fix="Look at images that differ, with another network or layer, or leave pca out",
+        )
+    return Normaliser(params, basis)
 
 
 def _writers(basis: Basis) -> Mapping[str, Callable[[Path], None]]:

@@ -55,7 +55,12 @@ def run(
         checkpoint,
         FILES,
     )
-    scoring = Scoring(len(data.listing.class_names), params.target.multi_label, data.terciles)
+    scoring = Scoring(
+        len(data.listing.class_names),
+        params.target.multi_label,
+        data.terciles,
+        by_response=params.solver.kind != "logistic",
+    )
     labels = {name: data.listing.labels[i] for name, i in data.splits.by_name().items()}
     check_choice(scoring, params.solver, labels["val"])
 

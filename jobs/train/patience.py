@@ -26,6 +26,10 @@ class Patience:
         if self.step == 0 or gain > self.wanted.min_delta:
             self.step, self.value = step, value
 
+    def forget(self) -> None:
+        """As if nothing had been validated yet."""
+        self.step, self.value = 0, 0.0
+
     def is_over(self, step: int) -> bool:
         """Whether training ends after the validation at `step`."""
         return self.step > 0 and step - self.step >= self.wanted.patience_steps
