@@ -25,6 +25,8 @@ from ftd.spec.experiment import ExperimentSpec, parse
 from ftd.trials.attempts import Facts
 from ftd.trials.interruptions import Runs, spread
 
+BY_CLOCK = ("command",)  # jobs whose places to leave depend on the time
+
 TIMEOUT_S = 600.0
 NUM_PLACES, NUM_ENTRIES = 4, 12  # enough to find what is wrong, few enough to wait for
 
@@ -96,6 +98,12 @@ def check_spec(
     _check_planning(plan, _planned(spec, base))
     tell("planned twice, it is the same run; no heavy library is imported for that")
     run = plan.runs[0]
+    if run.job in BY_CLOCK:
+        raise InputError(
+            f"'{run.job}' cannot be checked: a program is asked to leave whenever it is time, so "
+            "no two runs of it can be left at the same places",
+            fix="Check a job in Python; see docs/jobs.md for what a program has to keep to",
+        )
     with TemporaryDirectory(prefix="ftd-check-") as folder:
         runs = Runs(run, Path(folder), timeout_s)
         if plan.job_file is not None:

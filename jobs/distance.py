@@ -49,7 +49,7 @@ class Distance(Job[DistanceParams]):
                 f"source and target are shown at {source.crop_size} and {target.crop_size} pixels, "
                 "which alone tells them apart",
                 where="source.crop_size",
-                fix=f"Set source.crop_size: {target.crop_size}",
+                fix="Give source and target the same decode_size and crop_size",
             )
         return params.model_copy(
             update={

@@ -92,6 +92,12 @@ class Joint(Finetune):
             with targets.told_of(name):
                 pool.append(targets.resolve(source, base))
             _check_alike(found.target, pool[-1], name)
+            if len(found.sources) > 1 and pool[-1].imbalance is not None:
+                raise InputError(
+                    "several sources are put together, which undoes an imbalance of one",
+                    where=f"{name}.imbalance",
+                    fix="Leave it out",
+                )
         _check(found)
         selection = found.selection
         if selection.looks_for_neighbours:

@@ -298,7 +298,7 @@ def test_everything_that_is_asked_for_is_in_the_key() -> None:
         {"target": {**TARGET, "per_class": 5}},
     ):
         assert identity(**changed) != same, changed
-    assert identity(layers=["conv3"]) == identity(layers=["3", "conv3"])
+    assert identity(layers=["conv3"]) == identity(layers=[3, "conv3"])
     assert job.inputs(base)["after"].where == "r2" and job.inputs(base)["weights"].where == "r1"
 
 

@@ -23,6 +23,7 @@ from ftd.trials.entries import (
     entries_in,
     seal_contents,
 )
+from ftd.trials.interruptions import midway
 from tests.interpreters import make_interpreter
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "own-job"
@@ -155,6 +156,18 @@ def test_a_job_that_keeps_what_it_does_in_the_store_is_sound(tmp_path: Path) -> 
     checked = check_job("./tally.py:Tally", {"steps": 4}, base=tmp_path, num_places=2)
     assert "left at 1, 4 of 4 places" in checked.lines[2]
     assert "what it has done is in the store" in checked.lines[3]
+
+
+def test_the_middle_is_that_of_the_steps() -> None:
+    """However many places there are before the first step and behind the last."""
+    assert midway([0, 0, 0, 1, 2, 3, 3, 3, 3, 3]) == 5
+    assert midway([0]) == midway([7, 7]) == 1
+
+
+def test_a_job_that_leaves_by_the_clock_is_not_judged(tmp_path: Path) -> None:
+    """No two runs of a command have the same places, so nothing is said of its contract."""
+    with pytest.raises(InputError, match="'command' cannot be checked"):
+        check_job("command", {"command": ["true"]}, base=tmp_path)
 
 
 def test_a_job_without_places_to_leave_is_told_so(tmp_path: Path) -> None:

@@ -99,12 +99,13 @@ class Runs:
         return trial
 
     def check_entries(self, whole: Whole, places: Sequence[int], num_entries: int) -> str:
-        """Each entry of its checkpoints has to matter at one of these places, or at the first.
+        """Each entry of its checkpoints has to matter at one of these places, or at the first, or
+        midway: behind the last step, where a job may have most of its places, little does.
 
         Returns what to tell.
         """
         middle = len(places) // 2
-        tried_at = dict.fromkeys((*places[middle:], *places[:middle], 1))
+        tried_at = dict.fromkeys((*places[middle:], *places[:middle], 1, midway(whole.places)))
         left = [self.left_at(place) for place in tried_at]
         found = {entry: None for one in left for entry in entries_in(contents_of(one.checkpoint))}
         if not found:
@@ -171,6 +172,14 @@ def _why(ended: Ended) -> str:
     if ended.result is None:
         return f"its process ended; it last printed: {ended.last_lines}"
     return ended.result.error or ended.result.why or ended.result.outcome
+
+
+def midway(steps: Sequence[int]) -> int:
+    """The first place (from 1) of the step in the middle, of the `steps` that places are at."""
+    first: dict[int, int] = {}
+    for place, step in enumerate(steps, start=1):
+        first.setdefault(step, place)
+    return list(first.values())[len(first) // 2]
 
 
 def spread(number: int, wanted: int) -> list[int]:

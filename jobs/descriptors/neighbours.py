@@ -73,8 +73,8 @@ def nearest(
     if len(theirs) < k:
         raise DataError(
             f"{k} neighbours are asked for, and there are {len(theirs)} images to choose from",
-            where=pool.listing.where,
-            fix="Ask for fewer neighbours or add sources",
+            where="selection.neighbours",
+            fix="Ask for fewer, or add sources",
         )
 
     def told(what: str, done: int, total: int) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from ftd.job import Params
+from jobs.params.features import LayerName
 from jobs.params.model import ModelParams
 from jobs.params.target import TargetParams
 from jobs.sources import WeightsRun
@@ -15,7 +16,7 @@ from jobs.sources import WeightsRun
 class PicturesParams(Params):
     """What is kept to look at."""
 
-    layer: str = Field(
+    layer: LayerName = Field(
         default="last-1",
         description="Layer whose units and map of images are shown: a number, last-1, or a name.",
     )
@@ -51,7 +52,7 @@ class ChangesParams(Params):
     images: Literal["val", "train"] = Field(
         default="val", description="The images on which both networks are compared."
     )
-    layers: list[str] | None = Field(
+    layers: list[LayerName] | None = Field(
         default=None,
         min_length=1,
         description="Layers to look at, by number or name; default: all.",

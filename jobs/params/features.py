@@ -18,6 +18,9 @@ def _text(value: object) -> object:
     return str(value) if type(value) is int else value  # `layer: 7` is a number in YAML
 
 
+LayerName = Annotated[str, BeforeValidator(_text)]
+
+
 class Pooling(Params):
     """From a map of features to a vector."""
 
@@ -38,7 +41,7 @@ class Pooling(Params):
 class FeaturesParams(Params):
     """The output of a layer as a vector per image."""
 
-    layer: Annotated[str, BeforeValidator(_text)] = Field(
+    layer: LayerName = Field(
         default="last-1",
         description="Layer whose output counts: its number, last (the logits), last-1, ..., or its "
         "name (fc7); `ftd layers MODEL` shows them. An output is what the next layer is given: "
