@@ -85,6 +85,12 @@ class Ensemble(Job[EnsembleParams]):
             if len(found):
                 metrics |= named(split, scoring.metrics(found.logits, found.labels))
             digest.update(found.digests.tobytes() + found.logits.tobytes())
+        if params.metric not in metrics:
+            raise InputError(
+                f"these predictions have no {params.metric}",
+                where="metric",
+                fix=f"Use one of {', '.join(sorted(metrics))}",
+            )
         for name, value in metrics.items():
             context.metric(name, value, 1)
         keep_predictions(context, scoring, mean)

@@ -134,6 +134,13 @@ def test_the_result_is_measured_like_a_networks(tmp_path: Path, runs: dict[str, 
     assert again.state_sha256 != completed.state_sha256
 
 
+def test_a_metric_that_there_is_not_is_refused(tmp_path: Path, runs: dict[str, Path]) -> None:
+    """It would be missing in every summary; those that there are, are named."""
+    wanted = EnsembleParams(runs=["r1", "r2"], metric="test/foo")
+    with pytest.raises(InputError, match=r"no test/foo.*test/auroc.*val/top1"):
+        Ensemble().run(wanted, FolderContext(tmp_path, runs=runs))
+
+
 def test_the_order_of_the_runs_does_not_matter(tmp_path: Path, runs: dict[str, Path]) -> None:
     """Listed otherwise it is the same run; of other runs it is another."""
     one = vote(tmp_path / "a", runs, "r1", "r2", "r3")
