@@ -203,6 +203,7 @@ def test_targets_as_specs_have_them(
         (["digits", "--metric", "val/top1"], "--metric"),
         (["digits", "--model", "nosuch"], "no network is called 'nosuch'"),
         (["digits", "--model", "mini8", "--weights", "imagenet"], "no published weights of mini8"),
+        (["digits", "--weights", "none"], "nothing to freeze"),
         (["digits", "--weights", "r99"], "no run r99"),
         (["digits", "--weights", "sources"], "no experiment sources"),
         (["digits", "--weights", "source", "--model", "resnet18"], "source is of mini8"),

@@ -158,7 +158,13 @@ def _start(
     ]
     if fitting:
         return fitting[0]
-    if weights not in (None, "imagenet", "none"):
+    if weights == "none":
+        raise InputError(
+            "without weights there is nothing to freeze",
+            where="--weights",
+            fix="Name published ones (imagenet), a run or an experiment",
+        )
+    if weights not in (None, "imagenet"):
         kept = models_of(ledger, str(weights))
         if not kept:
             raise InputError(f"{weights} is of no network", where="--weights")

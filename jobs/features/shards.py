@@ -22,7 +22,7 @@ from ftd.job import Writer
 from jobs.params.features import Pooling
 
 Vectors = npt.NDArray[np.float32]
-Part = tuple[int, Pooling]  # layer and pooling; 0: of what no numbered layer has to be
+Part = tuple[int, Pooling]  # layer (0: what has no number) and pooling
 
 BLOCKS = "features.bin"
 INDEX = "index.json"
