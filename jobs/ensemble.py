@@ -14,6 +14,7 @@ from pydantic import Field
 
 from ftd.errors import InputError
 from ftd.job import Completed, Context, Input, Job, Params
+from jobs.sources import PREDICTIONS
 
 RunName = Annotated[str, Field(pattern=r"^r?[1-9][0-9]{0,17}$")]
 
@@ -55,7 +56,11 @@ class Ensemble(Job[EnsembleParams]):
 
     def inputs(self, params: EnsembleParams) -> Mapping[str, Input]:
         """The runs."""
-        return {run: Input("run", run) for run in params.runs}
+        return {run: Input("run", run, file=PREDICTIONS) for run in params.runs}
+
+    def keeps(self, params: EnsembleParams) -> tuple[str, ...]:
+        """The mean's predictions."""
+        return (PREDICTIONS,)
 
     def primary_metric(self, params: EnsembleParams) -> str:
         """As the spec says."""
@@ -69,13 +74,13 @@ class Ensemble(Job[EnsembleParams]):
 
         from jobs.measure.averaging import averaged
         from jobs.measure.details import keep_predictions
-        from jobs.measure.predictions import TENSORS, Predictions
+        from jobs.measure.predictions import Predictions
         from jobs.measure.scoring import Scoring, named
 
         context.fingerprint({"numpy": np.__version__})
         context.restore()
         context.checkpoint(0, dict)
-        members = {run: Predictions.read(context.kept(run, TENSORS)) for run in params.runs}
+        members = {run: Predictions.read(context.kept(run, PREDICTIONS)) for run in params.runs}
         mean = averaged(members)
         terciles = [np.array(classes, np.int64) for classes in mean.terciles]
         scoring = Scoring(len(mean.class_names), mean.multi_label, terciles)

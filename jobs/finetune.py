@@ -102,8 +102,8 @@ class Finetune(Job[FinetuneParams]):
         return f"test/{targets.default_metric(params.target)}"
 
     def keeps(self, params: FinetuneParams) -> tuple[str, ...]:
-        """The weights."""
-        return (sources.WEIGHTS,)
+        """The weights and the predictions."""
+        return sources.WEIGHTS, sources.PREDICTIONS
 
     def run(self, params: FinetuneParams, context: Context) -> Completed:
         """Prepare the images, build the network, train it, test what is kept."""

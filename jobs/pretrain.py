@@ -133,8 +133,8 @@ class Pretrain(Job[PretrainParams]):
         return found
 
     def keeps(self, params: PretrainParams) -> tuple[str, ...]:
-        """The final weights and those of the steps asked for."""
-        return (sources.WEIGHTS, *map(sources.checkpoint_name, params.keep_at))
+        """The final weights, those of the steps asked for, and the predictions."""
+        return (sources.WEIGHTS, sources.PREDICTIONS, *map(sources.checkpoint_name, params.keep_at))
 
     def primary_metric(self, params: PretrainParams) -> str:
         """What matters most for this kind of images."""

@@ -79,6 +79,10 @@ class Probe(Job[ProbeParams]):
                 found[name if number == 1 else f"{name} {number}"] = source
         return found
 
+    def keeps(self, params: ProbeParams) -> tuple[str, ...]:
+        """The predictions."""
+        return (sources.PREDICTIONS,)
+
     def primary_metric(self, params: ProbeParams) -> str:
         """What matters most for this kind of target."""
         return f"test/{targets.default_metric(params.target)}"

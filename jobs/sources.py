@@ -83,7 +83,8 @@ class WeightsRun(Params):
         return Input("run", self.run, tuple(levels), name)  # type: ignore[arg-type]
 
 
-WEIGHTS = "weights.safetensors"  # what a run that trains a network keeps
+# What a run that trains a network keeps; what any run keeps that says something of test images.
+WEIGHTS, PREDICTIONS = "weights.safetensors", "predictions.safetensors"
 
 
 def checkpoint_name(step: int) -> str:

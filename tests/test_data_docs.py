@@ -13,9 +13,10 @@ from jobs.data.perceptual import NEAR_BITS
 from jobs.manifest import OPTIONAL, REQUIRED, read_manifest
 from jobs.measure.calibration import NUM_BINS
 from jobs.measure.details import DETAILS
-from jobs.measure.predictions import TABLE, TENSORS
+from jobs.measure.predictions import TABLE
 from jobs.measure.scoring import Scoring
 from jobs.params.target import Dataset, TargetParams
+from jobs.sources import PREDICTIONS
 from jobs.targets import default_metric
 
 GUIDE = (Path(__file__).parent.parent / "docs" / "data.md").read_text()
@@ -47,7 +48,7 @@ def test_every_metric_is_explained() -> None:
     one = Scoring(6, terciles=terciles).chance(np.arange(6))
     several = Scoring(2, multi_label=True).chance(np.eye(2, dtype=np.int64))
     found = rows("Metrics")
-    artifacts = {TABLE, DETAILS, TENSORS, "weights.safetensors"}
+    artifacts = {TABLE, DETAILS, PREDICTIONS, "weights.safetensors"}
     assert set(found) == {*one, *several, *artifacts}
     several_labels = TargetParams(dataset="csv", file="m.csv", multi_label=True)
     imbalance = {"imbalance": {"ratio": 2}, "per_class": 5}

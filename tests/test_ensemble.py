@@ -17,8 +17,9 @@ from ftd.spec.experiment import parse
 from jobs.data.keyed import splitmix64
 from jobs.ensemble import Ensemble, EnsembleParams
 from jobs.measure.averaging import averaged
-from jobs.measure.predictions import TENSORS, Predicted, Predictions
+from jobs.measure.predictions import Predicted, Predictions
 from jobs.measure.scoring import Scoring
+from jobs.sources import PREDICTIONS
 from tests.context import FolderContext
 from tests.homes import LiveHome
 from tests.resume import Case, Stop, run_in_parts, run_whole
@@ -107,7 +108,7 @@ def runs(tmp_path: Path) -> dict[str, Path]:
     for seed in (1, 2, 3):
         found[f"r{seed}"] = tmp_path / f"r{seed}"
         found[f"r{seed}"].mkdir()
-        member(seed).write(found[f"r{seed}"] / TENSORS)
+        member(seed).write(found[f"r{seed}"] / PREDICTIONS)
     return found
 
 
@@ -123,13 +124,17 @@ def vote(root: Path, runs: dict[str, Path], *names: str) -> Completed:
 def test_the_result_is_measured_like_a_networks(tmp_path: Path, runs: dict[str, Path]) -> None:
     """All metrics of the mean's predictions; they are kept, and can vote themselves."""
     completed = vote(tmp_path / "a", runs, "r3", "r1")
-    mean = averaged({name: Predictions.read(runs[name] / TENSORS) for name in ("r1", "r3")})
+    mean = averaged({name: Predictions.read(runs[name] / PREDICTIONS) for name in ("r1", "r3")})
     for split in ("val", "test"):
         found = mean.splits[split]
         for name, value in Scoring(3).metrics(found.logits, found.labels).items():
             assert completed.metrics[f"{split}/{name}"] == value
     kept = tmp_path / "a/artifacts"
-    assert {path.name for path in kept.iterdir()} == {TENSORS, "predictions.csv", "classes.json"}
+    assert {path.name for path in kept.iterdir()} == {
+        PREDICTIONS,
+        "predictions.csv",
+        "classes.json",
+    }
     again = vote(tmp_path / "b", {**runs, "r4": kept}, "r4", "r2")
     assert again.state_sha256 != completed.state_sha256
 
@@ -200,6 +205,20 @@ def test_what_an_ensemble_is(tmp_path: Path) -> None:
     assert key_of("r1, r2", {**keys, "r2": "w"})[0] != key
     with pytest.raises(SpecError, match="runs"):
         key_of("r1", keys)
+
+
+def test_who_says_nothing_of_test_images_cannot_vote() -> None:
+    """It is refused when enqueued, whether that run is done or not."""
+
+    def vote_of(**known: Any) -> None:
+        make_plan(
+            parse(SPEC.format(runs="r1, r2"), "vote.yaml"), Path("/"), device_kind="cpu",
+            producers=lambda text: (Producer(text, text, **known),),
+        )  # fmt: skip
+
+    vote_of(artifacts=("predictions.safetensors", "weights.safetensors"))
+    with pytest.raises(InputError, match=r"'r1' of 'r1' kept no predictions.safetensors"):
+        vote_of(artifacts=("ranks.csv",))
 
 
 STUDY = """

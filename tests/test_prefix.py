@@ -16,10 +16,10 @@ from ftd.job import Completed
 from jobs.data.batches import Batch
 from jobs.finetune import Finetune
 from jobs.measure.predict import Classifier
-from jobs.measure.predictions import TENSORS, Predictions
+from jobs.measure.predictions import Predictions
 from jobs.models.network import Network
 from jobs.models.prefix import Rest, frozen_prefix
-from jobs.sources import WEIGHTS
+from jobs.sources import PREDICTIONS, WEIGHTS
 from jobs.train import frozen_prefix as training_prefix
 from jobs.train import whole
 from jobs.train.frozen_prefix import MOST_TIMES_PIXELS
@@ -249,7 +249,7 @@ def test_kept_weights_say_what_the_run_says(weights: Path, tmp_path: Path) -> No
     wanted = case(tmp_path / "store", weights)
     executed(tmp_path / "run", wanted)
     artifacts = tmp_path / "run" / "artifacts"
-    said = Predictions.read(artifacts / TENSORS).splits["test"]
+    said = Predictions.read(artifacts / PREDICTIONS).splits["test"]
     shards = (tmp_path / "store" / "images").glob("*/images.npy")
     pixels = {image.tobytes(): image for shard in shards for image in np.load(shard)}
     found = Classifier.load(artifacts / WEIGHTS).probabilities(np.stack([*pixels.values()]))

@@ -24,10 +24,11 @@ from jobs.data import images as images_module
 from jobs.features import extract
 from jobs.features.shards import Shard
 from jobs.measure.averaging import averaged
-from jobs.measure.predictions import TENSORS, Predictions
+from jobs.measure.predictions import Predictions
 from jobs.params.probe import ProbeParams
 from jobs.probe import Probe
 from jobs.solvers import run as run_module
+from jobs.sources import PREDICTIONS
 from tests.context import FolderContext
 from tests.entries import Situation, check_entries
 from tests.homes import LiveHome
@@ -82,7 +83,7 @@ def forwards(context: FolderContext) -> int:
 
 
 def said(root: Path) -> Predictions:
-    return Predictions.read(root / "artifacts" / TENSORS)
+    return Predictions.read(root / "artifacts" / PREDICTIONS)
 
 
 @pytest.fixture(scope="module")

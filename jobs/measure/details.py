@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ftd.job import Context
 from jobs.measure.confusion import confusion
-from jobs.measure.predictions import TABLE, TENSORS, Predictions
+from jobs.measure.predictions import TABLE, Predictions
 from jobs.measure.scoring import Scoring
+from jobs.sources import PREDICTIONS
 
 DETAILS = "classes.json"
 MAX_CONFUSION = 1000  # classes; the matrix of more would be larger than all predictions
@@ -18,7 +19,7 @@ def keep_predictions(context: Context, scoring: Scoring, predictions: Prediction
     """Keep finite predictions as artifacts: a table, results class by class, and all digits."""
     context.artifact(TABLE, predictions.write_table)
     context.artifact(DETAILS, lambda path: write_details(path, scoring, predictions))
-    context.artifact(TENSORS, predictions.write)
+    context.artifact(PREDICTIONS, predictions.write)
 
 
 def write_details(path: Path, scoring: Scoring, predictions: Predictions) -> None:

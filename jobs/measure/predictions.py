@@ -20,9 +20,9 @@ from jobs.data.images import Images
 from jobs.data.keyed import Bits, Indices
 from jobs.measure.calibration import log_probabilities
 from jobs.measure.scoring import Labels, Logits, Scoring
+from jobs.sources import PREDICTIONS
 
 TABLE = "predictions.csv"
-TENSORS = "predictions.safetensors"
 
 Floats = npt.NDArray[np.float64]
 
@@ -146,4 +146,4 @@ class Predictions:
 
 def tested_on(run: str, context: Context) -> Bits:
     """The digests (uint64, N) of the images that `run` was tested on, from what it kept."""
-    return Predictions.read(context.kept(run, TENSORS)).splits["test"].digests
+    return Predictions.read(context.kept(run, PREDICTIONS)).splits["test"].digests
