@@ -70,15 +70,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 10**9:
-        raise ValueError
-    return number
+    if not (text.isdecimal() and 1 <= int(text[:11]) <= 10**9):
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1 to 1000000000")
+    return int(text)
 
 
 def _metric(text: str) -> str:
     if not re.fullmatch("test/[a-z0-9_]+", text):
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"'{text}' is no metric of test images (test/top1)")
     return text
 
 
