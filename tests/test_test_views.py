@@ -14,7 +14,8 @@ from jobs.features.views import SIXTEEN
 from jobs.finetune import Finetune
 from jobs.measure.evaluate import evaluate
 from jobs.measure.predict import Classifier
-from jobs.measure.predictions import TENSORS, Predictions
+from jobs.measure.predictions import Predictions
+from jobs.sources import PREDICTIONS
 from tests.context import FolderContext
 from tests.finetuning import params
 from tests.resume import Case, Stop, check_ways, run_whole
@@ -34,7 +35,7 @@ def test_the_mean_of_sixteen_looks_is_tested(store: Path, tmp_path: Path) -> Non
         context = FolderContext(root, shared=store)
         wanted = params(target=TARGET, train={**TRAIN, "test_views": number})
         completed = Finetune().run(wanted, context)
-        told = Predictions.read(root / "artifacts" / TENSORS)
+        told = Predictions.read(root / "artifacts" / PREDICTIONS)
         found[number] = (Finetune().identity(wanted), completed, told, context.metrics)
     (one, plain, said, rows), (other, viewed, averaged, more_rows) = found[1], found[16]
     assert one != other and plain.state_sha256 == viewed.state_sha256
