@@ -273,15 +273,7 @@ def test_descriptors_are_of_the_jobs_own_network_or_of_another(tmp_path: Path) -
             r"more_sources\[0\].decode_size is 24, and target.decode_size 20",
         ),
         (
-            {
-                "more_sources": [
-                    {
-                        **IMAGES,
-                        "per_class": 4,
-                        "imbalance": {"ratio": 2, "hold": "max"},
-                    }
-                ]
-            },
+            {"more_sources": [IMAGES | {"per_class": 4, "imbalance": {"ratio": 2, "hold": "max"}}]},
             r"more_sources\[0\].imbalance",
         ),
         ({"more_sources": [{"dataset": "folder", "folder": "/gone"}]}, r"more_sources\[0\].folder"),

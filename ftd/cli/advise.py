@@ -150,13 +150,9 @@ def _start(
 
     if model is not None:
         record(model)
-    fitting = [
-        one.network
-        for one in known
-        if model in (None, one.network.model) and weights in (None, one.network.weights)
-    ]
-    if fitting:
-        return fitting[0]
+    fitting = next((one.network for one in known if one.network.fits(model, weights)), None)
+    if fitting is not None:
+        return fitting
     if weights == "none":
         raise InputError(
             "without weights there is nothing to freeze",

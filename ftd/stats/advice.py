@@ -49,7 +49,7 @@ class Question:
 
     def asks_about(self, network: Network) -> bool:
         """Whether evidence on this network is asked for."""
-        return self.model in (None, network.model) and self.weights in (None, network.weights)
+        return network.fits(self.model, self.weights)
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,10 @@ class Network:
             return False
         return self.weights == other.weights or bool(self.producers & other.producers)
 
+    def fits(self, model: str | None, weights: str | None) -> bool:
+        """Whether it is of this model and these weights, as people call them (None: any)."""
+        return model in (None, self.model) and weights in (None, self.weights)
+
     def __str__(self) -> str:
         return f"{self.model}, {self.weights}"
 
